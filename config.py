@@ -1,0 +1,48 @@
+"""The options of each command, explained beside their defaults, and where the store is when nobody says."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CLIP_S = 10.0  # window length of a new video when the user names none
+STRIDE_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOptions:
+    """How `vidx index` samples, decodes, encodes and commits."""
+
+    encoder: str | None = None  # None: the store's encoder; for a new store the default of `vidx.encoders`
+    clip_s: float | None = None  # None: 10 s for new videos, and videos already planned otherwise stay as they are
+    stride_s: float | None = None  # None: as clip_s; smaller overlaps, larger leaves gaps
+    decoder: str = "pyav"
+    batch_size: int = 8  # clips an encoder sees at once, across videos; more only helps on a GPU
+    workers: int = 0  # decode processes; 0: one per core
+    stall_s: float = 60.0  # a decode process that reports nothing for this long is killed
+    commit_s: float = 30.0  # at most this much work is lost to a power cut ...
+    commit_clips: int = 5000  # ... or this many clips, whichever comes first
+    thumbnails: bool = True
+
+    @property
+    def plan_is_asked(self) -> bool:
+        """Whether the user named a window, so that videos planned differently are planned anew."""
+        return self.clip_s is not None or self.stride_s is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What `vidx search` returns."""
+
+    k: int = 10
+    by: str = "moment"  # clip | moment | video
+
+
+def default_store() -> Path:
+    """VIDX_STORE, else the user's data folder, so that `vidx search` works from any folder."""
+    if named := os.environ.get("VIDX_STORE"):
+        return Path(named)
+    from platformdirs import user_data_path
+
+    return user_data_path("vidx") / "store"

@@ -1,0 +1,43 @@
+"""Decoders, one file each. A decoder module has `open_video(path_bytes) -> OpenVideo` and `VERSIONS`.
+
+A decoder runs in a child process that may be killed at any instant, and is handed files that want to break it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+
+from vidx.schema.records import Preprocess, Timeline, Video
+
+
+class ShownFrame(Protocol):
+    """One decoded frame: `tick` is its own presentation time in stream ticks, `tick_end` unknown to it."""
+
+    tick: int
+
+    def pixels(self, preprocess: Preprocess) -> np.ndarray:
+        """The frame as an encoder wants it: uint8 (crop_px, crop_px, 3), RGB, upright."""
+
+    def thumbnail(self) -> bytes:
+        """A JPEG of the whole upright picture, at most 4 kB."""
+
+
+class OpenVideo(Protocol):
+    """An open file whose first real video stream is used (cover pictures are not video)."""
+
+    facts: Video  # video_id is empty: the caller knows it
+    timeline: Timeline
+    first_bad_s: float | None  # player time of the first damage met so far
+    damage: str | None  # and what it was
+
+    def frames_at(self, ticks: Iterable[int]) -> Iterator[tuple[int, ShownFrame]]:
+        """For each tick of an ascending series: the tick and the frame on screen then.
+
+        That is the last frame presented at or before it. Ticks before the first readable frame get that frame; ticks
+        that nothing readable precedes or follows are left out.
+        """
+
+    def close(self) -> None: ...

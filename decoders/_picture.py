@@ -1,0 +1,77 @@
+"""From a decoded frame to an encoder's input and to a thumbnail."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from PIL import Image
+
+from vidx.schema.records import Preprocess
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+THUMBNAIL_PX = 160  # long side
+THUMBNAIL_BYTES = 4096
+
+# One for the process: a new converter per frame doubles the time and grows memory.
+_REFORMATTER = VideoReformatter()
+
+
+class PyAVPicture:
+    """See `vidx.decoders.ShownFrame`. `sar` is the width of a pixel over its height."""
+
+    def __init__(self, frame: av.VideoFrame, sar: float) -> None:
+        self._frame, self._sar = frame, sar
+
+    @property
+    def tick(self) -> int:
+        """Presentation time of this very frame."""
+        return int(self._frame.pts)
+
+    def pixels(self, preprocess: Preprocess) -> np.ndarray:
+        """See `vidx.decoders.ShownFrame.pixels`."""
+        limit = preprocess.shrink_to * preprocess.short_side_px
+        return resize_and_crop(self._upright(limit), preprocess)
+
+    def thumbnail(self) -> bytes:
+        """See `vidx.decoders.ShownFrame.thumbnail`."""
+        return thumbnail(self._upright(THUMBNAIL_PX))
+
+    def _upright(self, limit: int) -> np.ndarray:
+        """RGB uint8 (h, w, 3) as a viewer sees it, its short side shrunk to `limit` if larger (0: never)."""
+        width, height = max(1, round(self._frame.width * self._sar)), self._frame.height
+        short = min(width, height)
+        if limit and short > limit:
+            width, height = max(1, round(width * limit / short)), max(1, round(height * limit / short))
+        rgb = _REFORMATTER.reformat(
+            self._frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA, threads=1
+        ).to_ndarray()
+        return np.rot90(rgb, round(self._frame.rotation / 90) % 4)
+
+
+def resize_and_crop(rgb: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Short side by the named PIL filter (long side truncated), then the centre crop (origin rounded).
+
+    Takes upright uint8 (h, w, 3); returns uint8 (crop_px, crop_px, 3), as torchvision's Resize and CenterCrop do.
+    """
+    height, width = rgb.shape[:2]
+    short, crop = preprocess.short_side_px, preprocess.crop_px
+    size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    resized = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize(size, _FILTERS[preprocess.filter]))
+    top, left = round((size[1] - crop) / 2), round((size[0] - crop) / 2)
+    return resized[top : top + crop, left : left + crop]
+
+
+def thumbnail(rgb: np.ndarray) -> bytes:
+    """A JPEG of at most THUMBNAIL_BYTES, its long side at most THUMBNAIL_PX."""
+    image = Image.fromarray(np.ascontiguousarray(rgb))
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    while True:
+        for quality in (75, 60, 45, 30, 15):
+            out = io.BytesIO()
+            image.save(out, "JPEG", quality=quality, optimize=True)
+            if out.tell() <= THUMBNAIL_BYTES:
+                return out.getvalue()
+        image = image.reduce(2)

@@ -1,0 +1,79 @@
+"""Decoded clips to vectors, in full batches across videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from vidx.encoders import VideoTextEncoder, check_vectors
+from vidx.indexer.decode import Clip, Ended, Job
+from vidx.schema.records import DecodedClip
+
+Other = TypeVar("Other")
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """A clip with its vector, float32 (dim,), unit norm; the pixels are gone."""
+
+    job: Job
+    start_s: float
+    end_s: float
+    frame_pts: tuple[int, ...]
+    frame_pts_s: tuple[float, ...]
+    vector: np.ndarray
+    thumbnail: bytes | None
+    thumbnail_pts: int
+
+
+def encode(
+    answers: Iterable[Clip | Ended | Other], encoder: VideoTextEncoder, batch_size: int
+) -> Iterator[EncodedClip | Ended | Other]:
+    """Replace every Clip by an EncodedClip. A job's clips stay in order and before its Ended; all else passes at once.
+
+    Raises EncoderBroken when the vectors can't be right.
+    """
+    waiting: list[Clip | Ended] = []
+    n_clips = 0
+    for answer in answers:
+        if not isinstance(answer, Clip | Ended):
+            yield answer
+            continue
+        waiting.append(answer)
+        n_clips += isinstance(answer, Clip)
+        if n_clips == batch_size or n_clips == 0:
+            yield from _encode_batch(waiting, encoder)
+            waiting, n_clips = [], 0
+    yield from _encode_batch(waiting, encoder)
+
+
+def _encode_batch(waiting: list[Clip | Ended], encoder: VideoTextEncoder) -> Iterator[EncodedClip | Ended]:
+    clips = [answer.clip for answer in waiting if isinstance(answer, Clip)]
+    vectors = iter(_vectors(clips, encoder))
+    for answer in waiting:
+        yield _encoded(answer.job, answer.clip, next(vectors)) if isinstance(answer, Clip) else answer
+
+
+def _vectors(clips: list[DecodedClip], encoder: VideoTextEncoder) -> np.ndarray:
+    if not clips:
+        return np.empty((0, encoder.spec.space.dim), np.float32)
+    frames = np.stack([clip.pixels for clip in clips])
+    vectors = encoder.encode_video(frames)
+    check_vectors(vectors, frames, encoder.spec.name)
+    return vectors
+
+
+def _encoded(job: Job, clip: DecodedClip, vector: np.ndarray) -> EncodedClip:
+    return EncodedClip(
+        job=job,
+        start_s=clip.start_s,
+        end_s=clip.end_s,
+        frame_pts=clip.frame_pts,
+        frame_pts_s=clip.frame_pts_s,
+        vector=vector,
+        thumbnail=clip.thumbnail,
+        thumbnail_pts=clip.thumbnail_pts,
+    )

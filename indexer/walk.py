@@ -1,0 +1,91 @@
+"""Walk a folder: every regular file once, in a stable order, and every entry that is passed over with its reason."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidx.errors import InputError
+from vidx.schema.records import FoundFile, printable
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An entry that is not looked at: hidden, a special file, a link already covered, an unreadable folder."""
+
+    path: str
+    reason: str
+
+
+def check_root(root: Path) -> Path:
+    """The absolute, link-free form of a folder the user named. Raises InputError."""
+    if not root.exists():
+        raise InputError(f"no folder {root}", hint="check the spelling, or whether the drive is plugged in")
+    if not root.is_dir():
+        raise InputError(f"{root} is a file", hint="name the folder it is in")
+    return root.resolve()
+
+
+def walk(root: Path) -> Iterator[FoundFile | Skipped]:
+    """Depth first, names in byte order. Links to files come last, so that a file under its own name wins.
+
+    Links to folders are not followed: what they reach inside the root is met anyway, and nothing leaves the root.
+    """
+    text_root, bytes_root = str(root), os.fsencode(root)
+    links: list[bytes] = []
+    yield from _walk_folder(bytes_root, text_root, links)
+    seen: set[tuple[int, int]] = set()
+    for path in links:
+        yield _follow(path, bytes_root, text_root, seen)
+
+
+def _walk_folder(folder: bytes, root: str, links: list[bytes]) -> Iterator[FoundFile | Skipped]:
+    pending = [folder]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Skipped(printable(folder), f"unreadable folder: {error.strerror}")
+            continue
+        folders: list[bytes] = []
+        for entry in entries:
+            if entry.name.startswith(b"."):
+                yield Skipped(printable(entry.path), "hidden")
+            elif entry.is_symlink():
+                links.append(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            else:
+                yield _regular(entry.path, root)
+        pending.extend(reversed(folders))
+
+
+def _regular(path: bytes, root: str) -> FoundFile | Skipped:
+    try:
+        facts = os.stat(path)
+    except OSError as error:
+        return Skipped(printable(path), f"gone or dangling: {error.strerror}")
+    if not stat.S_ISREG(facts.st_mode):
+        return Skipped(printable(path), "not a regular file")
+    return FoundFile(root, path, facts.st_size, facts.st_mtime_ns, facts.st_dev)
+
+
+def _follow(path: bytes, bytes_root: bytes, root: str, seen: set[tuple[int, int]]) -> FoundFile | Skipped:
+    try:
+        facts = os.stat(path)
+    except OSError as error:
+        return Skipped(printable(path), f"dangling link: {error.strerror}")
+    if stat.S_ISDIR(facts.st_mode):
+        return Skipped(printable(path), "link to a folder")
+    target = os.path.realpath(path)
+    inside = target.startswith(bytes_root.rstrip(b"/") + b"/")
+    hidden = any(part.startswith(b".") for part in target[len(bytes_root) :].split(b"/"))
+    if (inside and not hidden) or (facts.st_dev, facts.st_ino) in seen:
+        return Skipped(printable(path), "second link to a file")
+    seen.add((facts.st_dev, facts.st_ino))
+    return _regular(path, root)

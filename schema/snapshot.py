@@ -1,0 +1,124 @@
+"""A consistent read-only view of a store: table versions pinned in the reverse of the order they are written in.
+
+A row of a later table then never names something that an earlier one does not hold yet. DuckDB reads the very Parquet
+files of the pinned versions; its own Delta extension would have to be downloaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from vidx.errors import StoreDamaged
+from vidx.schema import tables
+from vidx.schema.store import Store
+
+_PIN_ORDER = ("files", "indexed", "videos")  # reverse of the write order; clips, thumbnails and the rest follow
+
+
+class Snapshot:
+    """SQL over one moment of a store. Views: files, videos, indexed, newest, runs, thumbnails; `clips(space)` by name.
+
+    Not safe for several threads at once; snapshots are cheap, take one each.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._tables: dict[str, DeltaTable] = {}
+        for name in _PIN_ORDER:
+            self._pin(name)
+        for space in store.spaces():
+            self._pin(f"clips/{space}")
+        for name in ("thumbnails", "runs"):
+            self._pin(name)
+        self._db = self._connect()
+
+    def _pin(self, name: str) -> None:
+        path = self.store.path / name
+        try:
+            self._tables[name] = DeltaTable(path)
+        except TableNotFoundError:
+            if not name.startswith("clips/"):  # a space whose first commit never came has no table yet
+                raise StoreDamaged(
+                    f"table {name} of the store is missing: {path}", hint="restore it from a backup of the store"
+                ) from None
+        except (DeltaError, OSError) as error:
+            raise StoreDamaged(
+                f"table {name} of the store can't be opened: {str(error).splitlines()[0]}",
+                hint=f"restore {path} from a backup of the store",
+            ) from error
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        db = duckdb.connect(
+            ":memory:", config={"autoload_known_extensions": "false", "autoinstall_known_extensions": "false"}
+        )
+        db.execute(f"SET allowed_directories = [{_quoted(str(self.store.path))}]")
+        db.execute("SET enable_external_access = false")
+        db.execute("SET lock_configuration = true")
+        for name, schema in tables.SINGLE.items():
+            self._define(db, name, name, schema)
+        for number, space in enumerate(self.store.spaces()):
+            self._define(db, f"clips/{space}", f"all_clips_{number}", tables.CLIPS)
+        db.execute(_NEWEST)
+        return db
+
+    def _define(self, db: duckdb.DuckDBPyConnection, name: str, view: str, schema: pa.Schema) -> None:
+        files = [unquote(uri.removeprefix("file://")) for uri in self._tables[name].file_uris()] if name in self._tables else []
+        if files:
+            listed = ", ".join(_quoted(file) for file in files)
+            columns = ", ".join(f'"{field.name}"' for field in schema)
+            db.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM read_parquet([{listed}], union_by_name = true)")
+        else:
+            db.register(view, schema.empty_table())
+
+    def versions(self) -> dict[str, int]:
+        """The pinned Delta version of each table."""
+        return {name: table.version() for name, table in self._tables.items()}
+
+    def rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run one query of ours; rows as tuples."""
+        return self._run(query, parameters).fetchall()
+
+    def arrow(self, query: str, parameters: dict[str, Any] | None = None) -> pa.Table:
+        """Run one query of ours; an Arrow table."""
+        return self._run(query, parameters).to_arrow_table()
+
+    def with_rows(self, view: str, rows: pa.Table) -> None:
+        """Make an Arrow table visible to later queries under a name, to join with."""
+        self._db.register(view, rows)
+
+    def clips(self, space: str) -> str:
+        """SQL of the live clips of a space: those in the id range of the newest attempt at their content.
+
+        A content left without any path is retired and not among them.
+        """
+        number = self.store.spaces().index(space)
+        return (
+            f"(SELECT c.* FROM all_clips_{number} c JOIN newest n ON n.video_id = c.video_id"
+            f" AND n.space = {_quoted(space)} AND c.clip_id >= n.first_clip_id AND c.clip_id < n.first_clip_id + n.n_clips"
+            f" WHERE c.video_id IN (SELECT video_id FROM files))"
+        )
+
+    def _run(self, query: str, parameters: dict[str, Any] | None) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._db.execute(query, parameters) if parameters else self._db.execute(query)
+        except duckdb.IOException as error:
+            raise StoreDamaged(
+                f"a file of the store can't be read: {str(error).splitlines()[0]}",
+                hint="if a run is compacting it now, try again; else restore it from a backup",
+            ) from error
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+_NEWEST = """
+CREATE VIEW newest AS SELECT * FROM indexed
+QUALIFY row_number() OVER (PARTITION BY video_id, space ORDER BY first_clip_id DESC) = 1
+"""

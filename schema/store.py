@@ -1,0 +1,109 @@
+"""A store on disk: made, opened, and read as snapshots. Writing is in `vidx.schema.writer`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidx.errors import StoreDamaged, StoreError, StoreMissing, StoreTooNew
+from vidx.schema.files import write_atomically
+from vidx.schema.spaces import Space, read_space
+
+if TYPE_CHECKING:
+    from vidx.schema.snapshot import Snapshot
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoreFacts:
+    """Content of store.json."""
+
+    format: int = FORMAT
+    default_space: str | None = None
+    next_clip_id: int = 0  # ids below this are taken
+
+
+class Store:
+    """A folder that holds one store. `Store.open` and `Store.create` are the ways to get one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Store:
+        """Open the store at `path`, making an empty one where there is none.
+
+        Raises StoreError where `path` is a folder with other content, or can't be written.
+        """
+        path = path.absolute()
+        if (path / "store.json").exists():
+            return cls.open(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _MADE_BEFORE_FACTS)
+            if strangers:
+                raise StoreError(
+                    f"{path} is no store and not empty (it holds {strangers[0]})", hint="name an empty or new folder"
+                )
+            from vidx.schema.writer import create_tables
+
+            store = cls(path)
+            for folder in ("spaces", "clips", "tags", "index", "logs"):
+                (path / folder).mkdir(exist_ok=True)
+            create_tables(store)
+            store.write_facts(StoreFacts())  # last: a folder without store.json is not yet a store
+        except OSError as error:
+            raise StoreError(f"can't make a store at {path}: {error.strerror}", hint="name another with --store") from error
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Raises StoreMissing, StoreTooNew or StoreDamaged."""
+        store = cls(path.absolute())
+        store.facts()
+        return store
+
+    def facts(self) -> StoreFacts:
+        """store.json as it is on disk now."""
+        path = self.path / "store.json"
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            version = fields["format"]
+            if version <= FORMAT:
+                return StoreFacts(**fields)
+        except FileNotFoundError:
+            raise StoreMissing(
+                f"nothing is indexed yet: no store at {self.path}", hint="run `vidx index FOLDER` first"
+            ) from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StoreDamaged(f"{path} can't be read ({error})", hint="restore it from a backup of the store") from error
+        raise StoreTooNew(
+            f"the store at {self.path} has format {version}, this vidx reads up to {FORMAT}", hint="install a newer vidx"
+        )
+
+    def write_facts(self, facts: StoreFacts) -> None:
+        """Durable when it returns. Only the holder of the write lock may call it."""
+        write_atomically(self.path / "store.json", json.dumps(asdict(facts), indent=1).encode())
+
+    def space(self, name: str) -> Space:
+        """The space of that name. Raises StoreDamaged."""
+        return read_space(self.path / "spaces", name)
+
+    def spaces(self) -> list[str]:
+        """Names of all spaces that anything was indexed in."""
+        return sorted(path.stem for path in (self.path / "spaces").glob("*.json"))
+
+    def snapshot(self) -> Snapshot:
+        """A consistent view of all tables as they are now; later commits do not change it."""
+        from vidx.schema.snapshot import Snapshot
+
+        return Snapshot(self)
+
+
+# What an interrupted `create` may have left behind; it is completed, not refused.
+_MADE_BEFORE_FACTS = {
+    "files", "videos", "indexed", "thumbnails", "runs", "spaces", "clips", "tags", "index", "logs", "lock", "store.json.new",
+}  # fmt: skip

@@ -1,0 +1,141 @@
+"""Arrow schemas of every table of the store. Fixed-size lists and float16 are not Delta types, hence list<float>."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+FILES = pa.schema(
+    [
+        ("root", pa.string()),  # folder given to `vidx index`, absolute
+        ("path", pa.string()),  # absolute, printable
+        ("path_bytes", pa.binary()),  # absolute, exact: the key
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("device", pa.int64()),  # st_dev, to tell an unplugged drive from an emptied folder
+        ("video_id", pa.string()),  # null where the file could not even be read
+        ("state", pa.string()),  # present | missing | unreadable
+        ("reason", pa.string()),  # why unreadable
+    ]
+)
+
+VIDEOS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("container", pa.string()),
+        ("codec", pa.string()),
+        ("pixel_format", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("rotation", pa.int32()),
+        ("sar_num", pa.int32()),
+        ("sar_den", pa.int32()),
+        ("frame_rate", pa.float64()),
+        ("n_frames", pa.int64()),
+        ("duration_s", pa.float64()),
+        ("first_s", pa.float64()),
+        ("time_origin_s", pa.float64()),
+        ("time_base_num", pa.int64()),
+        ("time_base_den", pa.int64()),
+        ("stream_index", pa.int32()),
+        ("has_audio", pa.bool_()),
+        ("timecode", pa.string()),
+        ("created_at", pa.string()),
+    ]
+)
+
+# The newest row of a (video_id, space) is the one with the largest first_clip_id: every attempt draws at least one id.
+INDEXED = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("space", pa.string()),
+        ("state", pa.string()),  # ok | partial | failed | not_video
+        ("reason", pa.string()),
+        ("first_bad_s", pa.float64()),
+        ("plan", pa.string()),  # JSON
+        ("decoder", pa.string()),
+        ("decode_mode", pa.string()),  # exact | fast | keyframes
+        ("versions", pa.string()),  # JSON, library name to version
+        ("device", pa.string()),
+        ("precision", pa.string()),
+        ("first_clip_id", pa.int64()),
+        ("n_clips", pa.int64()),
+        ("run_id", pa.string()),
+        ("indexed_at", _TIME),
+    ]
+)
+
+CLIPS = pa.schema(
+    [
+        ("clip_id", pa.int64()),
+        ("video_id", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("frame_pts", pa.list_(pa.int64())),  # stream ticks of the frames that were embedded
+        ("frame_pts_s", pa.list_(pa.float64())),
+        ("vector", pa.list_(pa.float32())),  # unit norm
+    ]
+)
+
+THUMBNAILS = pa.schema(
+    [("video_id", pa.string()), ("frame_pts", pa.int64()), ("image", pa.binary())]  # JPEG, at most 4 kB
+)
+
+TAGS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("clip_id", pa.int64()),  # null at video level
+        ("level", pa.string()),  # clip | video
+        ("path", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("probability", pa.float32()),
+        ("threshold", pa.float32()),
+        ("rank", pa.int32()),
+        ("encoder", pa.string()),
+        ("weights_digest", pa.string()),
+        ("prompts_digest", pa.string()),
+        ("tag_set", pa.string()),
+        ("run_id", pa.string()),
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("command", pa.string()),
+        ("options", pa.string()),  # JSON
+        ("encoder", pa.string()),
+        ("space", pa.string()),
+        ("weights_digest", pa.string()),
+        ("vidx_version", pa.string()),
+        ("started_at", _TIME),
+        ("finished_at", _TIME),
+        ("state", pa.string()),  # done | interrupted | error
+        ("counts", pa.string()),  # JSON, as in the `done` event
+    ]
+)
+
+# Tables there is one of. clips/<space> and tags/<set> come one per space and set.
+SINGLE = {"files": FILES, "videos": VIDEOS, "indexed": INDEXED, "thumbnails": THUMBNAILS, "runs": RUNS}
+
+
+def table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows to an Arrow table of exactly `schema`; a missing column is an error, not a null."""
+    return pa.table({f.name: pa.array([row[f.name] for row in rows], f.type) for f in schema}, schema=schema)
+
+
+def clips_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Like `table` for CLIPS, with `vector` given as float32 arrays and copied once."""
+    vectors = np.stack([row["vector"] for row in rows]).astype(np.float32, copy=False)
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * vectors.shape[1]
+    columns = {f.name: pa.array([row[f.name] for row in rows], f.type) for f in CLIPS if f.name != "vector"}
+    columns["vector"] = pa.ListArray.from_arrays(offsets, vectors.reshape(-1))
+    return pa.table(columns, schema=CLIPS)
