@@ -37,6 +37,7 @@ class SearchOptions:
 
     k: int = 10
     by: str = "moment"  # clip | moment | video
+    thumbnails: bool = False  # a picture for each hit, as a contact sheet needs
 
 
 def default_store() -> Path:

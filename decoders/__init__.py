@@ -14,7 +14,7 @@ from vidx.schema.records import Preprocess, Timeline, Video
 
 
 class ShownFrame(Protocol):
-    """One decoded frame: `tick` is its own presentation time in stream ticks, `tick_end` unknown to it."""
+    """One decoded frame; `tick` is its own presentation time in stream ticks."""
 
     tick: int
 

@@ -21,7 +21,15 @@ _BACK_S = 1.0  # a decode time that falls back by more than this is a new clock
 _LEAP_S = 3600.0  # so is a leap forward by more than this; a shorter one is a gap
 _PACKETS_PER_SIGN_OF_LIFE = 512
 _MISSING_END_S = 1.0  # a Matroska file that ends this much before its stated duration was cut
-_MAGIC = ((4, b"ftyp"), (0, b"\x1aE\xdf\xa3"), (0, b"RIFF"), (0, b"FLV"), (0, b"0&\xb2u"), (0, b"OggS"), (0, b"\0\0\1\xba"))
+_MAGIC = (
+    (4, b"ftyp"),
+    (0, b"\x1aE\xdf\xa3"),
+    (0, b"RIFF"),
+    (0, b"FLV"),
+    (0, b"0&\xb2u"),
+    (0, b"OggS"),
+    (0, b"\0\0\1\xba"),
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,9 @@ def read_timeline(
 class _Packets:
     """One pass over the packets of a stream."""
 
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, alive: Callable[[], None]) -> None:
+    def __init__(
+        self, container: av.container.InputContainer, stream: av.VideoStream, alive: Callable[[], None]
+    ) -> None:
         self.ticks: list[int] = []
         self.key_ticks: list[int] = []  # hidden ones included: frames behind them need them
         self.durations: dict[int, int] = {}  # of the latest ticks only
@@ -101,7 +111,10 @@ class _Packets:
                 if packet.size == 0:
                     continue
                 if resettable and packet.dts is not None:
-                    if last_dts is not None and not -_BACK_S * ticks_per_s < packet.dts - last_dts < _LEAP_S * ticks_per_s:
+                    if (
+                        last_dts is not None
+                        and not -_BACK_S * ticks_per_s < packet.dts - last_dts < _LEAP_S * ticks_per_s
+                    ):
                         self.clock_reset = True
                         return
                     last_dts = packet.dts
@@ -158,7 +171,8 @@ def _find_cut(
         return Cut("the clock starts anew here; only the part before is used", end_s)
     if family == "mov" and stream.frames > packets.count:
         return Cut(f"the file is cut: it announces {stream.frames} frames and holds {packets.count}", end_s)
-    if family == "matroska" and container.duration and container.duration / av.time_base > end_s + line.origin_s + _MISSING_END_S:
-        if not container.streams.audio and not container.streams.subtitles:
-            return Cut(f"the file is cut: it announces {container.duration / av.time_base:.1f} s", end_s)
+    announced_s = (container.duration or 0) / av.time_base - line.origin_s
+    only_video = not container.streams.audio and not container.streams.subtitles  # others may rightly last longer
+    if family == "matroska" and only_video and announced_s > end_s + _MISSING_END_S:
+        return Cut(f"the file is cut: it announces {announced_s:.1f} s", end_s)
     return None

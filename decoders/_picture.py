@@ -22,13 +22,8 @@ _REFORMATTER = VideoReformatter()
 class PyAVPicture:
     """See `vidx.decoders.ShownFrame`. `sar` is the width of a pixel over its height."""
 
-    def __init__(self, frame: av.VideoFrame, sar: float) -> None:
-        self._frame, self._sar = frame, sar
-
-    @property
-    def tick(self) -> int:
-        """Presentation time of this very frame."""
-        return int(self._frame.pts)
+    def __init__(self, frame: av.VideoFrame, tick: int, sar: float) -> None:
+        self.frame, self.tick, self._sar = frame, tick, sar
 
     def pixels(self, preprocess: Preprocess) -> np.ndarray:
         """See `vidx.decoders.ShownFrame.pixels`."""
@@ -41,14 +36,14 @@ class PyAVPicture:
 
     def _upright(self, limit: int) -> np.ndarray:
         """RGB uint8 (h, w, 3) as a viewer sees it, its short side shrunk to `limit` if larger (0: never)."""
-        width, height = max(1, round(self._frame.width * self._sar)), self._frame.height
+        width, height = max(1, round(self.frame.width * self._sar)), self.frame.height
         short = min(width, height)
         if limit and short > limit:
             width, height = max(1, round(width * limit / short)), max(1, round(height * limit / short))
         rgb = _REFORMATTER.reformat(
-            self._frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA, threads=1
+            self.frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA, threads=1
         ).to_ndarray()
-        return np.rot90(rgb, round(self._frame.rotation / 90) % 4)
+        return np.rot90(rgb, round(self.frame.rotation / 90) % 4)
 
 
 def resize_and_crop(rgb: np.ndarray, preprocess: Preprocess) -> np.ndarray:

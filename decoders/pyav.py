@@ -43,11 +43,12 @@ class PyAVVideo:
             self.timeline, cut = read_timeline(self._container, self._stream, alive)
             if cut:
                 self._damaged(cut.reason, cut.at_s)
-            self._shown: av.VideoFrame | None = None
+            self._shown: PyAVPicture | None = None
+            self._ahead: PyAVPicture | None = None
             self._move_to(int(self.timeline.ticks[0]))
             if self._ahead is None:
                 raise Unreadable(f"none of its {len(self.timeline.ticks)} frames can be decoded (damaged or encrypted)")
-            self.facts = self._facts(self._ahead)
+            self.facts = self._facts(self._ahead.frame)
         except BaseException:
             self.close()
             raise
@@ -60,18 +61,18 @@ class PyAVVideo:
         for tick in ticks:
             if self._seeking_pays(tick):
                 self._move_to(self._key_before(tick))
-            while self._ahead is not None and self._ahead.pts <= tick:
+            while self._ahead is not None and self._ahead.tick <= tick:
                 self._shown, self._ahead = self._ahead, next(self._frames, None)
-            frame = self._shown if self._shown is not None else self._ahead
-            if frame is not None:
-                yield tick, PyAVPicture(frame, self._sar)
+            picture = self._shown if self._shown is not None else self._ahead
+            if picture is not None:
+                yield tick, picture
 
     def _seeking_pays(self, tick: int) -> bool:
         """Whether a key frame lies between the cursor and the tick, or the tick lies behind the cursor."""
-        if self._shown is not None and tick < self._shown.pts:
+        if self._shown is not None and tick < self._shown.tick:
             return True
         here = self._ahead if self._ahead is not None else self._shown
-        return here is not None and self._key_before(tick) > here.pts
+        return here is not None and self._key_before(tick) > here.tick
 
     def _key_before(self, tick: int) -> int:
         keys = self.timeline.key_ticks
@@ -93,18 +94,18 @@ class PyAVVideo:
                 self._container.seek(target, stream=self._stream, backward=True)
             self._frames = self._decode()
             self._ahead = next(self._frames, None)
-            if target <= self.timeline.ticks[0] or (self._ahead is not None and self._ahead.pts <= wanted):
+            if target <= self.timeline.ticks[0] or (self._ahead is not None and self._ahead.tick <= wanted):
                 break
             step_back = step_back * 2 or max(1, int(_FIRST_STEP_BACK_S / self.timeline.time_base))
         # Frames before the key frame may lean on pictures that were not decoded (open GOP).
-        while self._ahead is not None and self._ahead.pts < wanted:
+        while self._ahead is not None and self._ahead.tick < wanted:
             self._ahead = next(self._frames, None)
-        if self._shown is not None and self._shown.pts >= wanted:
+        if self._shown is not None and self._shown.tick >= wanted:
             self._shown = None
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self) -> Iterator[PyAVPicture]:
         """Frames in presentation order from where the container stands; damage is noted and passed over."""
-        latest = None
+        latest: int | None = None
         for frame in self._decoded_packets():
             if frame.pts is None or frame.pts < self.timeline.ticks[0] or (latest is not None and frame.pts <= latest):
                 continue
@@ -113,7 +114,7 @@ class PyAVVideo:
             latest = frame.pts
             if frame.is_corrupt:
                 self._damaged("damaged picture data", self._seconds(latest))
-            yield frame
+            yield PyAVPicture(frame, latest, self._sar)
 
     def _decoded_packets(self) -> Iterator[av.VideoFrame]:
         """Whatever the decoder makes of each packet; an error costs one packet, not the rest of the file."""

@@ -1,7 +1,7 @@
 """all-MiniLM-L6-v2 in NumPy: a six-layer BERT, mean over tokens, unit norm.
 
-Architecture: Devlin et al. 2019 (arXiv:1810.04805), post-norm encoder with exact GELU; pooling: Reimers and Gurevych 2019
-(arXiv:1908.10084), section 3. Loading torch or transformers for one query costs more than the query.
+Architecture: Devlin et al. 2019 (arXiv:1810.04805), post-norm encoder with exact GELU; pooling: Reimers and Gurevych
+2019 (arXiv:1908.10084), section 3. Loading torch or transformers for one query costs more than the query.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_TOKENS = 256  # max_seq_length of the published model
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
-    """Error function to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26); importing SciPy's would double a search's start."""
+    """Error function to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26); importing SciPy's costs as long as the query."""
     t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
     series = np.float32(1.061405429)
     for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
@@ -39,7 +39,9 @@ class SentenceEncoder:
         self._tokenizer.enable_truncation(_MAX_TOKENS)
         self._file = safe_open(str(weights), framework="numpy")
         self._words = self._file.get_slice("embeddings.word_embeddings.weight")
-        self._tensors = {name: self._file.get_tensor(name) for name in self._file.keys() if "word_embeddings" not in name}
+        self._tensors = {
+            name: self._file.get_tensor(name) for name in self._file.keys() if "word_embeddings" not in name
+        }
         self._layers = 1 + max(int(name.split(".")[2]) for name in self._tensors if name.startswith("encoder.layer."))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -83,7 +85,9 @@ class SentenceEncoder:
         return self._linear(mixed.transpose(0, 2, 1, 3).reshape(batch, length, width), f"{name}.output.dense")
 
     def _linear(self, x: np.ndarray, name: str) -> np.ndarray:
-        flat = x.reshape(-1, x.shape[-1]) @ self._tensors[f"{name}.weight"].T  # one product is faster than a batch of them
+        flat = (
+            x.reshape(-1, x.shape[-1]) @ self._tensors[f"{name}.weight"].T
+        )  # one product is faster than a batch of them
         result: np.ndarray = (flat + self._tensors[f"{name}.bias"]).reshape(*x.shape[:-1], -1)
         return result
 

@@ -151,5 +151,5 @@ class ConSE:
         state = torch.load(checked(_IMAGE, "conse"), weights_only=True, map_location="cpu")
         model = timm.create_model("tf_efficientnet_lite2", pretrained=False)
         model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))
-        module: nn.Module = model.eval().to(self.device, memory_format=torch.channels_last)
+        module: nn.Module = model.eval().to(self.device).to(memory_format=torch.channels_last)
         return module

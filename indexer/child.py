@@ -7,6 +7,7 @@ plain bytes; nothing is unpickled from a process that a hostile file may have ta
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import signal
@@ -143,7 +144,5 @@ def _die_with_parent() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    try:
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
         main(int(sys.argv[1]), int(sys.argv[2]))
-    except BrokenPipeError:
-        pass  # the parent is gone

@@ -7,14 +7,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from vidx.config import IndexOptions
 from vidx.errors import IdsExhausted
-from vidx.indexer.decode import Ended, Job, Opened
+from vidx.indexer.decode import Ended, Opened
 from vidx.indexer.encode import EncodedClip
-from vidx.indexer.probe import Duplicate, Found, Known, UnreadableFile
+from vidx.indexer.probe import Duplicate, Known, Settled, UnreadableFile
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import FoundFile, Video
 from vidx.schema.writer import Commit, StoreWriter
@@ -77,7 +77,7 @@ class Committer:
         self._waiting: dict[str, list[FoundFile]] = defaultdict(list)
         self.counts = Counts()
 
-    def take(self, item: Found | Opened | EncodedClip | Ended) -> list[FileDone]:
+    def take(self, item: Opened | EncodedClip | Ended | Settled) -> list[FileDone]:
         """Account for one item; commits when enough has come together. Raises StoreError."""
         done = self._account(item)
         for file in done:
@@ -94,7 +94,7 @@ class Committer:
         self._pending = Commit()
         self._last_commit = time.monotonic()
 
-    def _account(self, item: Found | Opened | EncodedClip | Ended) -> list[FileDone]:
+    def _account(self, item: Opened | EncodedClip | Ended | Settled) -> list[FileDone]:
         match item:
             case Skipped():
                 return [FileDone(item.path, "skipped", item.reason)]
@@ -112,8 +112,6 @@ class Committer:
                 self._clip(item)
             case Ended():
                 return self._end(item)
-            case Job():
-                raise AssertionError("jobs are answered by the decode stage")
         return []
 
     def _known(self, known: Known) -> FileDone:
@@ -169,7 +167,7 @@ class Committer:
                 "versions": json.dumps(outcome.versions),
                 "first_clip_id": attempt.first_clip_id,
                 "n_clips": attempt.n_clips if usable else 0,
-                "indexed_at": datetime.now(timezone.utc),
+                "indexed_at": datetime.now(UTC),
             }
         )
         self._file_row(job.file, job.video_id, "present")

@@ -6,6 +6,7 @@ blocks the thread, the pipe fills, the child waits: no stage runs ahead of the n
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -13,25 +14,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, fields
 from multiprocessing.connection import Connection
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import numpy as np
 
 from vidx.indexer.plan import Windows
-from vidx.schema.records import DecodedClip, FoundFile, Outcome, Preprocess, Video
+from vidx.indexer.probe import Found, Job, Settled
+from vidx.schema.records import DecodedClip, Outcome, Preprocess, Video
 
 _QUEUE_LENGTH = 8  # answers waiting for the encoder; a clip is a few MB
-
-
-@dataclass(frozen=True)
-class Job:
-    """One content to decode, at one of its paths."""
-
-    file: FoundFile
-    video_id: str
 
 
 @dataclass(frozen=True)
@@ -73,10 +67,9 @@ class Ended:
 
 
 Answer = Opened | Clip | Ended
-Other = TypeVar("Other")
 
 
-def decode(found: Iterator[Job | Other], options: DecodeOptions) -> Iterator[Answer | Other]:
+def decode(found: Iterator[Found], options: DecodeOptions) -> Generator[Answer | Settled, None, None]:
     """Answers of all jobs, those of one job in order, those of different jobs mixed; all else passes through.
 
     Each job gives Opened and its Clips where the file can be used, and exactly one Ended in every case. An exception in
@@ -86,7 +79,8 @@ def decode(found: Iterator[Job | Other], options: DecodeOptions) -> Iterator[Ans
     stop = threading.Event()
     source = _Source(found)
     threads = [
-        threading.Thread(target=_serve, args=(source, options, answers, stop), daemon=True) for _ in range(options.workers)
+        threading.Thread(target=_serve, args=(source, options, answers, stop), daemon=True)
+        for _ in range(options.workers)
     ]
     for thread in threads:
         thread.start()
@@ -103,27 +97,23 @@ def decode(found: Iterator[Job | Other], options: DecodeOptions) -> Iterator[Ans
     finally:
         stop.set()
         while any(thread.is_alive() for thread in threads):  # let blocked threads see `stop`
-            try:
+            with contextlib.suppress(queue.Empty):
                 answers.get(timeout=0.05)
-            except queue.Empty:
-                pass
 
 
 class _Source:
     """Lets several threads draw from one iterator."""
 
-    def __init__(self, items: Iterator[Any]) -> None:
+    def __init__(self, items: Iterator[Found]) -> None:
         self._items, self._lock = items, threading.Lock()
 
-    def next(self) -> Any:
+    def next(self) -> Found | None:
         """The next item, or None when there are no more."""
         with self._lock:
             return next(self._items, None)
 
 
-def _serve(
-    source: _Source, options: DecodeOptions, answers: queue.Queue[Any], stop: threading.Event
-) -> None:
+def _serve(source: _Source, options: DecodeOptions, answers: queue.Queue[Any], stop: threading.Event) -> None:
     child: DecodeProcess | None = None
     try:
         while not stop.is_set() and (item := source.next()) is not None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from vidx.encoders import VideoTextEncoder, check_vectors
-from vidx.indexer.decode import Clip, Ended, Job
+from vidx.indexer.decode import Answer, Clip, Ended, Opened
+from vidx.indexer.probe import Job, Settled
 from vidx.schema.records import DecodedClip
-
-Other = TypeVar("Other")
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class EncodedClip:
 
 
 def encode(
-    answers: Iterable[Clip | Ended | Other], encoder: VideoTextEncoder, batch_size: int
-) -> Iterator[EncodedClip | Ended | Other]:
+    answers: Iterable[Answer | Settled], encoder: VideoTextEncoder, batch_size: int
+) -> Iterator[Opened | EncodedClip | Ended | Settled]:
     """Replace every Clip by an EncodedClip. A job's clips stay in order and before its Ended; all else passes at once.
 
     Raises EncoderBroken when the vectors can't be right.

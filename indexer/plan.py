@@ -31,8 +31,8 @@ def plan(line: Timeline, windows: Windows) -> list[PlannedClip]:
     """Cut a video into clips, counting from its first frame.
 
     The last window is kept if it has at least half a window, else joined to the one before; a shorter video is one
-    clip; windows in which no frame starts are not made, so that work follows frames and not seconds. Frames are those on
-    screen at the centres of T equal segments; repeats are allowed.
+    clip; windows in which no frame starts are not made, so that work follows frames and not seconds. Frames are those
+    on screen at the centres of T equal segments; repeats are allowed.
     """
     times_s = line.seconds(line.ticks)
     first_s, end_s = float(times_s[0]), float(line.seconds(line.end_tick))

@@ -8,13 +8,20 @@ from itertools import islice
 
 import pyarrow as pa
 
-from vidx.indexer.decode import Job
 from vidx.indexer.fingerprint import fingerprint
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import FoundFile
 from vidx.schema.snapshot import Snapshot
 
 _BATCH = 10_000  # files compared with the files table at once
+
+
+@dataclass(frozen=True)
+class Job:
+    """One content to decode, at one of its paths."""
+
+    file: FoundFile
+    video_id: str
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,13 @@ class UnreadableFile:
     reason: str
 
 
-Found = Job | Known | Duplicate | UnreadableFile | Skipped
+Settled = Known | Duplicate | UnreadableFile | Skipped  # needs no decoding
+Found = Job | Settled
 
 
-def probe(walked: Iterable[FoundFile | Skipped], snapshot: Snapshot, space: str, asked_plan: str | None) -> Iterator[Found]:
+def probe(
+    walked: Iterable[FoundFile | Skipped], snapshot: Snapshot, space: str, asked_plan: str | None
+) -> Iterator[Found]:
     """Tell apart what `snapshot` knows and what has to be decoded for `space`.
 
     `asked_plan` is the JSON of a plan the user asked for: content planned otherwise becomes a job again. With None any
@@ -92,7 +102,7 @@ class _Triage:
         return {number: _Record(*record) for number, *record in rows}
 
     def judge(self, file: FoundFile, record: _Record | None) -> Found:
-        """Job, Known, Duplicate or UnreadableFile; `record` is of the unchanged path, None where it is new or changed."""
+        """Job, Known, Duplicate or UnreadableFile; `record` is None where the path is new or changed."""
         unchanged = record is not None
         if record is None:
             try:

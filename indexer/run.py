@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,7 +16,7 @@ from uuid import uuid4
 from vidx import __version__, encoders
 from vidx.config import CLIP_S, IndexOptions
 from vidx.encoders import EncoderSpec, VideoTextEncoder
-from vidx.errors import InputError, WeightsMissing
+from vidx.errors import InputError, UnknownChoice, WeightsMissing
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, decode
 from vidx.indexer.encode import encode
@@ -24,7 +24,6 @@ from vidx.indexer.plan import Windows
 from vidx.indexer.probe import probe
 from vidx.indexer.walk import check_root, walk
 from vidx.plugins import available
-from vidx.errors import UnknownChoice
 from vidx.schema.store import Store
 from vidx.schema.writer import StoreWriter, writing
 
@@ -42,7 +41,7 @@ def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[F
 
     What is committed stays whatever happens: an interrupted run is finished by running it again. Raises VidxError.
     """
-    started, began = datetime.now(timezone.utc), time.monotonic()
+    started, began = datetime.now(UTC), time.monotonic()
     root = check_root(root)
     spec, windows = _settle(store, options)
     encoder = encoders.build(spec.name)
@@ -160,7 +159,7 @@ class _RunRecord:
                 "weights_digest": space.weights_digest,
                 "vidx_version": __version__,
                 "started_at": self.started_at,
-                "finished_at": datetime.now(timezone.utc),
+                "finished_at": datetime.now(UTC),
                 "state": state,
                 "counts": json.dumps(committer.counts.as_dict()),
             }

@@ -89,3 +89,8 @@ def _follow(path: bytes, bytes_root: bytes, root: str, seen: set[tuple[int, int]
         return Skipped(printable(path), "second link to a file")
     seen.add((facts.st_dev, facts.st_ino))
     return _regular(path, root)
+
+
+def count_files(root: Path) -> int:
+    """How many entries `walk` will hand on as files, links apart; for progress bars."""
+    return sum(isinstance(entry, FoundFile) for entry in walk(root))

@@ -1,1 +1,1 @@
-"""The ground floor: the records that pass between stages, the tables, and the store. Knows nothing of torch or FAISS."""
+"""The ground floor: records, tables and the store. Knows nothing of torch or FAISS."""

@@ -136,3 +136,16 @@ class Hit:
     end_s: float
     peak_s: float  # middle of the best clip
     clip_ids: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found and how; what every export format writes."""
+
+    store: str
+    query: str
+    space: str
+    load_ms: float  # encoder loaded and query encoded
+    took_ms: float  # encoded query to hits
+    hits: list[Hit]
+    thumbnails: list[bytes | None] = field(default_factory=list)  # JPEG of each hit's best clip, if asked for

@@ -29,10 +29,11 @@ class Snapshot:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._spaces = store.spaces()
         self._tables: dict[str, DeltaTable] = {}
         for name in _PIN_ORDER:
             self._pin(name)
-        for space in store.spaces():
+        for space in self._spaces:
             self._pin(f"clips/{space}")
         for name in ("thumbnails", "runs"):
             self._pin(name)
@@ -62,13 +63,17 @@ class Snapshot:
         db.execute("SET lock_configuration = true")
         for name, schema in tables.SINGLE.items():
             self._define(db, name, name, schema)
-        for number, space in enumerate(self.store.spaces()):
+        for number, space in enumerate(self._spaces):
             self._define(db, f"clips/{space}", f"all_clips_{number}", tables.CLIPS)
         db.execute(_NEWEST)
         return db
 
     def _define(self, db: duckdb.DuckDBPyConnection, name: str, view: str, schema: pa.Schema) -> None:
-        files = [unquote(uri.removeprefix("file://")) for uri in self._tables[name].file_uris()] if name in self._tables else []
+        files = (
+            [unquote(uri.removeprefix("file://")) for uri in self._tables[name].file_uris()]
+            if name in self._tables
+            else []
+        )
         if files:
             listed = ", ".join(_quoted(file) for file in files)
             columns = ", ".join(f'"{field.name}"' for field in schema)
@@ -97,16 +102,17 @@ class Snapshot:
 
         A content left without any path is retired and not among them.
         """
-        number = self.store.spaces().index(space)
-        return (
-            f"(SELECT c.* FROM all_clips_{number} c JOIN newest n ON n.video_id = c.video_id"
-            f" AND n.space = {_quoted(space)} AND c.clip_id >= n.first_clip_id AND c.clip_id < n.first_clip_id + n.n_clips"
-            f" WHERE c.video_id IN (SELECT video_id FROM files))"
-        )
+        number = self._spaces.index(space)
+        return f"""(
+            SELECT c.* FROM all_clips_{number} c
+            JOIN newest n ON n.video_id = c.video_id AND n.space = {_quoted(space)}
+            AND c.clip_id >= n.first_clip_id AND c.clip_id < n.first_clip_id + n.n_clips
+            WHERE c.video_id IN (SELECT video_id FROM files)
+        )"""
 
-    def _run(self, query: str, parameters: dict[str, Any] | None) -> duckdb.DuckDBPyConnection:
+    def _run(self, query: str, parameters: dict[str, Any] | None) -> duckdb.DuckDBPyRelation:
         try:
-            return self._db.execute(query, parameters) if parameters else self._db.execute(query)
+            return self._db.sql(query, params=parameters)
         except duckdb.IOException as error:
             raise StoreDamaged(
                 f"a file of the store can't be read: {str(error).splitlines()[0]}",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vidx.schema.snapshot import Snapshot
 
 FORMAT = 1
+_FOLDERS = ("spaces", "clips", "tags", "index", "logs")
 
 
 @dataclass(frozen=True)
@@ -38,25 +39,29 @@ class Store:
 
         Raises StoreError where `path` is a folder with other content, or can't be written.
         """
+        from vidx.schema.tables import SINGLE
+        from vidx.schema.writer import create_tables
+
         path = path.absolute()
         if (path / "store.json").exists():
             return cls.open(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _MADE_BEFORE_FACTS)
-            if strangers:
+            # What an interrupted `create` left is completed, not refused.
+            expected = {*SINGLE, *_FOLDERS, "lock", "store.json.new"}
+            if strangers := sorted(entry.name for entry in path.iterdir() if entry.name not in expected):
                 raise StoreError(
                     f"{path} is no store and not empty (it holds {strangers[0]})", hint="name an empty or new folder"
                 )
-            from vidx.schema.writer import create_tables
-
             store = cls(path)
-            for folder in ("spaces", "clips", "tags", "index", "logs"):
+            for folder in _FOLDERS:
                 (path / folder).mkdir(exist_ok=True)
             create_tables(store)
             store.write_facts(StoreFacts())  # last: a folder without store.json is not yet a store
         except OSError as error:
-            raise StoreError(f"can't make a store at {path}: {error.strerror}", hint="name another with --store") from error
+            raise StoreError(
+                f"can't make a store at {path}: {error.strerror}", hint="name another with --store"
+            ) from error
         return store
 
     @classmethod
@@ -79,9 +84,12 @@ class Store:
                 f"nothing is indexed yet: no store at {self.path}", hint="run `vidx index FOLDER` first"
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StoreDamaged(f"{path} can't be read ({error})", hint="restore it from a backup of the store") from error
+            raise StoreDamaged(
+                f"{path} can't be read ({error})", hint="restore it from a backup of the store"
+            ) from error
         raise StoreTooNew(
-            f"the store at {self.path} has format {version}, this vidx reads up to {FORMAT}", hint="install a newer vidx"
+            f"the store at {self.path} has format {version}, this vidx reads up to {FORMAT}",
+            hint="install a newer vidx",
         )
 
     def write_facts(self, facts: StoreFacts) -> None:
@@ -101,9 +109,3 @@ class Store:
         from vidx.schema.snapshot import Snapshot
 
         return Snapshot(self)
-
-
-# What an interrupted `create` may have left behind; it is completed, not refused.
-_MADE_BEFORE_FACTS = {
-    "files", "videos", "indexed", "thumbnails", "runs", "spaces", "clips", "tags", "index", "logs", "lock", "store.json.new",
-}  # fmt: skip

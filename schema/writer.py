@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -61,11 +61,19 @@ def writing(store: Store) -> Iterator[StoreWriter]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise StoreLocked(f"the store at {store.path} is being written by {_holder(store)}", hint="wait for it to end") from None
+        raise StoreLocked(
+            f"the store at {store.path} is being written by {_holder(store)}", hint="wait for it to end"
+        ) from None
     except OSError as error:
-        raise StoreError(f"can't write to the store at {store.path}: {error.strerror}", hint="name another with --store") from error
+        raise StoreError(
+            f"can't write to the store at {store.path}: {error.strerror}", hint="name another with --store"
+        ) from error
     try:
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": datetime.now(timezone.utc).isoformat()}
+        holder = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started_at": datetime.now(UTC).isoformat(),
+        }
         write_atomically(store.path / "lock.json", json.dumps(holder).encode())
         yield StoreWriter(store)
     finally:

@@ -1,0 +1,253 @@
+"""The command line: parse, call one function, print. Heavy imports happen inside the command that needs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vidx import __version__
+from vidx.config import IndexOptions, SearchOptions, default_store
+from vidx.errors import InputError, VidxError
+
+if TYPE_CHECKING:
+    from vidx.indexer.commit import FileDone
+    from vidx.indexer.run import Done
+
+_INTERRUPTED = 130
+
+store_option = click.option(
+    "--store",
+    "store_path",
+    type=click.Path(path_type=Path),
+    help="Folder of the store.  [default: $VIDX_STORE, else the user's data folder]",
+)
+
+
+def _positive(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0.1 <= value <= 86400:
+        raise click.BadParameter("give seconds from 0.1 to 86400")
+    return value
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vidx")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def vidx(debug: bool) -> None:
+    """Make a private video archive searchable by what happens in it, offline.
+
+    \b
+      vidx index /archive
+      vidx search "a person climbing stairs"
+    """
+
+
+@vidx.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@store_option
+@click.option("--encoder", help="Encoder to use.  [default: the store's; see `vidx encoders`]")
+@click.option("--clip", "clip_s", type=float, callback=_positive, help="Length of a clip in seconds.  [default: 10]")
+@click.option(
+    "--stride", "stride_s", type=float, callback=_positive, help="A clip every so many seconds.  [default: --clip]"
+)
+@click.option("--workers", type=click.IntRange(1, 256), default=None, help="Decode processes.  [default: one per core]")
+@click.option("--no-thumbnails", is_flag=True, help="Store no small pictures.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON event per line on standard output.")
+def index(
+    folder: Path,
+    store_path: Path | None,
+    encoder: str | None,
+    clip_s: float | None,
+    stride_s: float | None,
+    workers: int | None,
+    no_thumbnails: bool,
+    as_json: bool,
+) -> None:
+    """Index every video below FOLDER; run it again to pick up what is new."""
+    from vidx.indexer.run import index_archive
+    from vidx.indexer.walk import check_root
+    from vidx.schema.store import Store
+
+    options = IndexOptions(
+        encoder=encoder, clip_s=clip_s, stride_s=stride_s, workers=workers or 0, thumbnails=not no_thumbnails
+    )
+    root = check_root(folder)
+    if encoder is not None:
+        from vidx.encoders import spec
+
+        spec(encoder)  # a wrong name must not leave an empty store behind
+    store = Store.create(store_path or default_store())
+    events = index_archive(root, store, options)
+    if as_json:
+        _print_events(events)
+    else:
+        _show_progress(events, root)
+
+
+@vidx.command()
+@click.argument("text")
+@store_option
+@click.option("-k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many hits.")
+@click.option(
+    "--by", type=click.Choice(["moment", "clip", "video"]), default="moment", show_default=True, help="What a hit is."
+)
+@click.option("--format", "format_name", default="table", show_default=True, help="table or json.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet to this PNG file.")
+def search(text: str, store_path: Path | None, k: int, by: str, format_name: str, sheet: Path | None) -> None:
+    """Find moments by a description in words."""
+    from vidx.plugins import load
+    from vidx.schema.store import Store
+    from vidx.search.run import search as run_search
+
+    formatter = load("export", format_name)
+    if not hasattr(formatter, "to_text"):
+        raise InputError(f"{format_name} is not a --format", hint="choose table or json")
+    options = SearchOptions(k=k, by=by, thumbnails=sheet is not None)
+    answer = run_search(Store.open(store_path or default_store()), text, options)
+    click.echo(formatter.to_text(answer))
+    if sheet is not None:
+        load("export", "sheet").to_file(answer, sheet)
+
+
+@vidx.command()
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(store_path: Path | None, as_json: bool) -> None:
+    """Count what the store holds."""
+    from vidx.schema.store import Store
+    from vidx.search.status import status as read_status
+
+    facts = read_status(Store.open(store_path or default_store()))
+    click.echo(json.dumps(facts) if as_json else _aligned(facts))
+
+
+@vidx.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def encoders(as_json: bool) -> None:
+    """List the encoders: size, frames, dimension, licence, and whether the weights are here."""
+    from vidx.encoders import DEFAULT, specs
+
+    listed = [
+        {
+            "name": spec.name,
+            "default": spec.name == DEFAULT,
+            "here": spec.is_here,
+            "megabytes": round(sum(file.size_bytes for file in spec.weights) / 1e6, 1),
+            "frames": spec.space.frames,
+            "dim": spec.space.dim,
+            "licence": spec.licence,
+            "description": spec.description,
+        }
+        for spec in specs().values()
+    ]
+    if as_json:
+        click.echo(json.dumps({"encoders": listed}))
+        return
+    for encoder in listed:
+        here = "here" if encoder["here"] else "not here"
+        size = f"{encoder['megabytes']} MB, {encoder['frames']} frames, {encoder['dim']} dimensions"
+        click.echo(f"{encoder['name']}  ({here}; {size}; {encoder['licence']})\n    {encoder['description']}")
+
+
+def _print_events(events: Iterable[FileDone | Done]) -> None:
+    from vidx.indexer.run import Done
+
+    for event in events:
+        if isinstance(event, Done):
+            line: dict[str, Any] = {"event": "done", **event.counts, "seconds": event.seconds}
+        else:
+            line = {"event": "file", **asdict(event)}
+        click.echo(json.dumps(line))
+
+
+def _show_progress(events: Iterable[FileDone | Done], root: Path) -> None:
+    """A bar on standard error while it runs, troubles as they come, the account at the end on standard output."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from vidx.export import shown
+    from vidx.indexer.run import Done
+    from vidx.indexer.walk import count_files
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    hours, failed = 0.0, 0
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        total = count_files(root) if console.is_terminal else None
+        task = bar.add_task("indexing", total=total, rate="")
+        for event in events:
+            if isinstance(event, Done):
+                done = event
+                continue
+            hours += event.hours
+            if event.state in ("failed", "partial"):
+                failed += event.state == "failed"
+                console.print(f"{event.state}: {shown(event.path)}: {event.reason}")
+            elapsed_h = (bar.tasks[0].elapsed or 0) / 3600
+            rate = f"{hours:.2f} h of video, {hours / elapsed_h:.1f} h/h, {failed} failed" if elapsed_h else ""
+            bar.update(task, advance=event.state != "skipped", rate=rate)
+    counts = done.counts
+    parts = ", ".join(
+        f"{counts[state]} {state.replace('_', ' ')}" for state in counts if state not in ("files", "clips")
+    )
+    click.echo(f"{counts['files']} files: {parts}; {counts['clips']} new clips in {done.seconds:.1f} s")
+
+
+def _aligned(facts: dict[str, Any]) -> str:
+    lines = []
+    for name, value in facts.items():
+        text = ", ".join(f"{n} in {space}" for space, n in value.items()) if isinstance(value, dict) else value
+        lines.append(f"{name.replace('_', ' '):<14} {text}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Entry point: every error a user can meet becomes one line on standard error and an exit code."""
+    debug = "--debug" in sys.argv[1:2]
+    try:
+        code = vidx(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except VidxError as error:
+        _fail(f"{error}; {error.hint}" if error.hint else str(error), error.exit_code, debug)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code, debug)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; what was finished is kept, run the same command again to go on", _INTERRUPTED, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nobody is there to be told
+        sys.exit(1)
+    except Exception as error:
+        _fail(f"unexpected {type(error).__name__}: {error}; `vidx --debug ...` shows where", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    click.echo("Error: " + " ".join(message.split()), err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

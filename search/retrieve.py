@@ -1,0 +1,163 @@
+"""Vectors and a query to ranked hits, over every live clip of a snapshot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidx.config import SearchOptions
+from vidx.errors import StoreMissing, UnknownChoice
+from vidx.plugins import load
+from vidx.schema.records import Hit
+from vidx.schema.snapshot import Snapshot
+from vidx.schema.spaces import Space
+from vidx.search.moments import moments
+
+BY = ("moment", "clip", "video")
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """All live clips of a space, ordered by video and start; `videos` names the video of each by number."""
+
+    ids: np.ndarray
+    videos: np.ndarray
+    video_ids: list[str]
+    starts_s: np.ndarray
+    ends_s: np.ndarray
+    vectors: np.ndarray
+
+    def of_video(self, number: int) -> slice:
+        return slice(*np.searchsorted(self.videos, [number, number + 1]))
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A hit before its paths are known: positions of its clips in _Clips."""
+
+    score: float
+    video: int
+    start_s: float
+    end_s: float
+    peak: int
+    clips: tuple[int, ...]
+
+
+def search_vector(
+    snapshot: Snapshot, space: Space, vector: np.ndarray, options: SearchOptions
+) -> tuple[list[Hit], list[int]]:
+    """The k best clips, moments or videos for a unit vector float32 (dim,), best first, ties by clip id.
+
+    Returns the hits and the id of the best clip of each. Raises StoreMissing where the space has no clip, UnknownChoice
+    for a `by` that does not exist.
+    """
+    if options.by not in BY:
+        raise UnknownChoice(f"can't rank by {options.by!r}", hint=f"choose from: {', '.join(BY)}")
+    clips = _live_clips(snapshot, space)
+    if len(clips.ids) == 0:
+        raise StoreMissing(f"no video is indexed with {space.encoder} yet", hint="run `vidx index FOLDER` first")
+    index = load("vectors", "flat").build(clips.vectors, clips.ids)
+    position = {int(clip_id): number for number, clip_id in enumerate(clips.ids)}
+    background = float(clips.vectors.mean(axis=0) @ vector)
+    k = options.k
+    while True:
+        scores, ids = index.search(vector[None], k)
+        best = [position[int(clip_id)] for clip_id in ids[0]]
+        spans = list(_spans(clips, vector, best, scores[0], background, options.by))
+        if len(spans) >= options.k or len(best) == len(clips.ids):
+            spans = spans[: options.k]
+            return _hits(snapshot, clips, spans), [int(clips.ids[span.peak]) for span in spans]
+        k *= 2
+
+
+def _spans(
+    clips: _Clips, vector: np.ndarray, best: list[int], scores: np.ndarray, background: float, by: str
+) -> Iterator[_Span]:
+    """Spans whose peak is among the best clips, which makes their order final whatever lies beyond."""
+    if by == "clip":
+        for clip, score in zip(best, scores, strict=True):
+            yield _Span(float(score), int(clips.videos[clip]), clips.starts_s[clip], clips.ends_s[clip], clip, (clip,))
+        return
+    peaks: dict[int, _Span] = {}
+    for video in {int(clips.videos[clip]) for clip in best}:
+        own = clips.of_video(video)
+        for moment in moments(clips.starts_s[own], clips.ends_s[own], clips.vectors[own] @ vector, background):
+            peak = own.start + moment.peak
+            members = tuple(own.start + clip for clip in moment.clips)
+            peaks[peak] = _Span(moment.score, video, moment.start_s, moment.end_s, peak, members)
+    seen: set[int] = set()
+    for clip in best:
+        if clip in peaks and not (by == "video" and peaks[clip].video in seen):
+            seen.add(peaks[clip].video)
+            yield peaks[clip]
+
+
+def peak_thumbnails(snapshot: Snapshot, space: Space, clip_ids: list[int]) -> list[bytes | None]:
+    """The stored picture of each clip's middle frame, None where the store has none."""
+    rows = snapshot.rows(
+        "SELECT c.clip_id, t.image FROM thumbnails t"
+        f" JOIN {snapshot.clips(space.name)} c ON c.video_id = t.video_id"
+        " AND t.frame_pts = c.frame_pts[len(c.frame_pts) // 2 + 1] WHERE list_contains($ids, c.clip_id)",
+        {"ids": clip_ids},
+    )
+    images = dict(rows)
+    return [images.get(clip_id) for clip_id in clip_ids]
+
+
+def _live_clips(snapshot: Snapshot, space: Space) -> _Clips:
+    rows = snapshot.arrow(
+        f"SELECT clip_id, video_id, start_s, end_s, vector FROM {snapshot.clips(space.name)}"
+    ).combine_chunks()
+    ids, starts_s = rows["clip_id"].to_numpy(), rows["start_s"].to_numpy()
+    named = rows["video_id"].combine_chunks().dictionary_encode()
+    videos = named.indices.to_numpy()
+    order = np.lexsort((ids, starts_s, videos))
+    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), space.dim)
+    return _Clips(
+        ids=ids[order],
+        videos=videos[order],
+        video_ids=named.dictionary.to_pylist(),
+        starts_s=starts_s[order],
+        ends_s=rows["end_s"].to_numpy()[order],
+        vectors=vectors[order],
+    )
+
+
+def _hits(snapshot: Snapshot, clips: _Clips, spans: list[_Span]) -> list[Hit]:
+    paths = _paths(snapshot, {clips.video_ids[span.video] for span in spans})
+    hits = []
+    for rank, span in enumerate(spans, 1):
+        video_id = clips.video_ids[span.video]
+        known = paths[video_id]
+        online = [text for text, exists in known if exists]
+        hits.append(
+            Hit(
+                rank=rank,
+                score=round(span.score, 6),
+                calibrated=None,
+                video_id=video_id,
+                path=online[0] if online else known[0][0],
+                paths=[text for text, _ in known],
+                online=bool(online),
+                start_s=round(float(span.start_s), 3),
+                end_s=round(float(span.end_s), 3),
+                peak_s=round(float(clips.starts_s[span.peak] + clips.ends_s[span.peak]) / 2, 3),
+                clip_ids=[int(clips.ids[clip]) for clip in span.clips],
+            )
+        )
+    return hits
+
+
+def _paths(snapshot: Snapshot, video_ids: set[str]) -> dict[str, list[tuple[str, bool]]]:
+    """Printable paths of each video in byte order, and whether each is there now."""
+    rows = snapshot.rows(
+        "SELECT video_id, path, path_bytes FROM files WHERE list_contains($ids, video_id) ORDER BY path_bytes",
+        {"ids": sorted(video_ids)},
+    )
+    paths: dict[str, list[tuple[str, bool]]] = {}
+    for video_id, text, exact in rows:
+        paths.setdefault(video_id, []).append((text, os.path.exists(exact)))
+    return paths
