@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pkgutil
 from importlib import import_module
-from importlib.metadata import entry_points
 from types import ModuleType
 
 from vidx.errors import UnknownChoice
@@ -18,6 +17,8 @@ def available(seam: str) -> list[str]:
     Files whose name starts with an underscore are shared parts, not choices. Third parties add choices through the
     entry-point group `vidx.<seam>`.
     """
+    from importlib.metadata import entry_points  # slow to import, and not needed for built-in choices
+
     package = import_module(f"vidx.{seam}")
     built_in = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
     return sorted(built_in | {point.name for point in entry_points(group=f"vidx.{seam}")})
@@ -31,6 +32,8 @@ def load(seam: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != f"vidx.{seam}.{name}":
             raise
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=f"vidx.{seam}", name=name):
         module = point.load()
         assert isinstance(module, ModuleType), f"entry point {point.value} must name a module"

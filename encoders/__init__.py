@@ -7,6 +7,7 @@ search with `conse` never loads it. Files that start with an underscore are shar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -73,6 +74,11 @@ def specs() -> dict[str, EncoderSpec]:
 
 def spec(name: str) -> EncoderSpec:
     """Raises UnknownChoice, naming the encoders there are."""
+    family = name.split(":")[0].split("-")[0]  # most names begin with their family; looking there first is quick
+    with suppress(UnknownChoice):
+        if name in (names := load("encoders", family).NAMES):
+            found: EncoderSpec = names[name]
+            return found
     known = specs()
     if name not in known:
         raise UnknownChoice(f"no encoder called {name!r}", hint=f"choose from: {', '.join(known)}")

@@ -75,11 +75,12 @@ class Snapshot:
             else []
         )
         if files:
-            listed = ", ".join(_quoted(file) for file in files)
             columns = ", ".join(f'"{field.name}"' for field in schema)
-            db.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM read_parquet([{listed}], union_by_name = true)")
+            listed = ", ".join(_quoted(file) for file in files)
+            source = f"{columns} FROM read_parquet([{listed}], union_by_name = true)"
         else:
-            db.register(view, schema.empty_table())
+            source = ", ".join(f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema) + " WHERE false"
+        db.execute(f"CREATE VIEW {view} AS SELECT {source}")
 
     def versions(self) -> dict[str, int]:
         """The pinned Delta version of each table."""
@@ -118,6 +119,26 @@ class Snapshot:
                 f"a file of the store can't be read: {str(error).splitlines()[0]}",
                 hint="if a run is compacting it now, try again; else restore it from a backup",
             ) from error
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    """DuckDB's name of an Arrow type of ours. Registering an empty Arrow table would do, but imports pandas."""
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_timestamp(kind):
+        return "TIMESTAMPTZ"
+    return _SQL_TYPES[kind]
+
+
+_SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.bool_(): "BOOLEAN",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+}
 
 
 def _quoted(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from vidx.config import SearchOptions
 from vidx.errors import StoreMissing, UnknownChoice
@@ -21,7 +22,7 @@ BY = ("moment", "clip", "video")
 
 @dataclass(frozen=True)
 class _Clips:
-    """All live clips of a space, ordered by video and start; `videos` names the video of each by number."""
+    """All live clips of a space, ordered by video and start; `videos` holds positions in `video_ids`."""
 
     ids: np.ndarray
     videos: np.ndarray
@@ -108,22 +109,28 @@ def peak_thumbnails(snapshot: Snapshot, space: Space, clip_ids: list[int]) -> li
 
 
 def _live_clips(snapshot: Snapshot, space: Space) -> _Clips:
-    rows = snapshot.arrow(
-        f"SELECT clip_id, video_id, start_s, end_s, vector FROM {snapshot.clips(space.name)}"
-    ).combine_chunks()
-    ids, starts_s = rows["clip_id"].to_numpy(), rows["start_s"].to_numpy()
-    named = rows["video_id"].combine_chunks().dictionary_encode()
-    videos = named.indices.to_numpy()
+    attempts = snapshot.rows(
+        "SELECT first_clip_id, video_id FROM newest WHERE space = $space ORDER BY first_clip_id", {"space": space.name}
+    )
+    rows = snapshot.arrow(f"SELECT clip_id, start_s, end_s, vector FROM {snapshot.clips(space.name)}")
+    ids, starts_s, ends_s, flat = (_column(rows, name) for name in ("clip_id", "start_s", "end_s", "vector"))
+    # The ids of an attempt are consecutive, so its first id tells whose a clip is.
+    videos = np.searchsorted([first for first, _ in attempts], ids, side="right") - 1
     order = np.lexsort((ids, starts_s, videos))
-    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), space.dim)
     return _Clips(
         ids=ids[order],
         videos=videos[order],
-        video_ids=named.dictionary.to_pylist(),
+        video_ids=[video_id for _, video_id in attempts],
         starts_s=starts_s[order],
-        ends_s=rows["end_s"].to_numpy()[order],
-        vectors=vectors[order],
+        ends_s=ends_s[order],
+        vectors=flat.reshape(len(ids), space.dim)[order],
     )
+
+
+def _column(rows: pa.Table, name: str) -> np.ndarray:
+    """A column without nulls as an array, lists flattened. Arrow's own to_numpy would import pandas."""
+    column = rows[name].combine_chunks()
+    return np.from_dlpack(column.flatten() if pa.types.is_list(column.type) else column)
 
 
 def _hits(snapshot: Snapshot, clips: _Clips, spans: list[_Span]) -> list[Hit]:
