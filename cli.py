@@ -101,6 +101,8 @@ def index(
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet to this PNG file.")
 def search(text: str, store_path: Path | None, k: int, by: str, format_name: str, sheet: Path | None) -> None:
     """Find moments by a description in words."""
+    # One query is too small to share between threads: NumPy's would spin for longer than the query takes.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from vidx.plugins import load
     from vidx.schema.store import Store
     from vidx.search.run import search as run_search
