@@ -37,7 +37,7 @@ def main() -> None:
     for k in (1, 5):
         hits = np.array([rank <= k for rank in ranks.values()], float)
         low, high = interval(hits)
-        result |= {f"recall_at_{k}": round(hits.mean(), 3), f"recall_at_{k}_interval_95": [low, high]}
+        result |= {f"recall_at_{k}": round(float(hits.mean()), 3), f"recall_at_{k}_interval_95": [low, high]}
     if arguments.json:
         print(json.dumps(result))
         return

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from uuid import uuid4
 from vidx import __version__, encoders
 from vidx.config import CLIP_S, IndexOptions
 from vidx.encoders import EncoderSpec, VideoTextEncoder
-from vidx.errors import InputError, UnknownChoice, WeightsMissing
+from vidx.errors import InputError, StoreError, UnknownChoice, WeightsMissing
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, decode
 from vidx.indexer.encode import encode
@@ -57,7 +57,8 @@ def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[F
             record.write("interrupted", committer)
             raise
         except BaseException:
-            record.write("error", committer)
+            with suppress(StoreError):  # the first trouble is the one to tell
+                record.write("error", committer)
             raise
         committer.flush()
         record.write("done", committer)
@@ -88,7 +89,9 @@ def _stages(
             stall_s=options.stall_s,
             log=log,
         )
-        found = probe(walk(root), store.snapshot(), space.name, windows.to_json() if options.plan_is_asked else None)
+        found = probe(
+            walk(root, store.path), store.snapshot(), space.name, windows.to_json() if options.plan_is_asked else None
+        )
         with closing(decode(found, decode_options)) as decoded:
             for item in encode(decoded, encoder, options.batch_size):
                 yield from committer.take(item)

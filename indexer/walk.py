@@ -21,28 +21,32 @@ class Skipped:
 
 
 def check_root(root: Path) -> Path:
-    """The absolute, link-free form of a folder the user named. Raises InputError."""
+    """The absolute form of a folder the user named, links in it kept as the user knows them. Raises InputError."""
     if not root.exists():
         raise InputError(f"no folder {root}", hint="check the spelling, or whether the drive is plugged in")
     if not root.is_dir():
         raise InputError(f"{root} is a file", hint="name the folder it is in")
-    return root.resolve()
+    return Path(os.path.abspath(root))
 
 
-def walk(root: Path) -> Iterator[FoundFile | Skipped]:
+def walk(root: Path, leave_out: Path | None = None) -> Iterator[FoundFile | Skipped]:
     """Depth first, names in byte order. Links to files come last, so that a file under its own name wins.
 
     Links to folders are not followed: what they reach inside the root is met anyway, and nothing leaves the root.
+    The folder `leave_out` is skipped whole: a store may lie inside the archive.
     """
     text_root, bytes_root = str(root), os.fsencode(root)
     links: list[bytes] = []
-    yield from _walk_folder(bytes_root, text_root, links)
+    yield from _walk_folder(bytes_root, text_root, links, os.fsencode(leave_out) if leave_out else None)
+    real_root = os.path.realpath(bytes_root)
     seen: set[tuple[int, int]] = set()
     for path in links:
-        yield _follow(path, bytes_root, text_root, seen)
+        yield _follow(path, real_root, text_root, seen)
 
 
-def _walk_folder(folder: bytes, root: str, links: list[bytes]) -> Iterator[FoundFile | Skipped]:
+def _walk_folder(
+    folder: bytes, root: str, links: list[bytes], leave_out: bytes | None
+) -> Iterator[FoundFile | Skipped]:
     pending = [folder]
     while pending:
         folder = pending.pop()
@@ -56,6 +60,8 @@ def _walk_folder(folder: bytes, root: str, links: list[bytes]) -> Iterator[Found
         for entry in entries:
             if entry.name.startswith(b"."):
                 yield Skipped(printable(entry.path), "hidden")
+            elif leave_out is not None and entry.path == leave_out:
+                yield Skipped(printable(entry.path), "the store itself")
             elif entry.is_symlink():
                 links.append(entry.path)
             elif entry.is_dir(follow_symlinks=False):
@@ -75,7 +81,7 @@ def _regular(path: bytes, root: str) -> FoundFile | Skipped:
     return FoundFile(root, path, facts.st_size, facts.st_mtime_ns, facts.st_dev)
 
 
-def _follow(path: bytes, bytes_root: bytes, root: str, seen: set[tuple[int, int]]) -> FoundFile | Skipped:
+def _follow(path: bytes, real_root: bytes, root: str, seen: set[tuple[int, int]]) -> FoundFile | Skipped:
     try:
         facts = os.stat(path)
     except OSError as error:
@@ -83,8 +89,8 @@ def _follow(path: bytes, bytes_root: bytes, root: str, seen: set[tuple[int, int]
     if stat.S_ISDIR(facts.st_mode):
         return Skipped(printable(path), "link to a folder")
     target = os.path.realpath(path)
-    inside = target.startswith(bytes_root.rstrip(b"/") + b"/")
-    hidden = any(part.startswith(b".") for part in target[len(bytes_root) :].split(b"/"))
+    inside = target.startswith(real_root.rstrip(b"/") + b"/")
+    hidden = any(part.startswith(b".") for part in target[len(real_root) :].split(b"/"))
     if (inside and not hidden) or (facts.st_dev, facts.st_ino) in seen:
         return Skipped(printable(path), "second link to a file")
     seen.add((facts.st_dev, facts.st_ino))

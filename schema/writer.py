@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 from filelock import FileLock, Timeout
 
 from vidx.errors import StoreError, StoreLocked
@@ -90,8 +91,9 @@ class StoreWriter:
 
     def add_space(self, space: Space) -> None:
         """Make a space known and its clips table; the first one becomes the store's default."""
-        _create(self.store, f"clips/{space.name}", tables.CLIPS)
-        write_space(self.store.path / "spaces", space)
+        with self._told():
+            _create(self.store, f"clips/{space.name}", tables.CLIPS)
+            write_space(self.store.path / "spaces", space)
         if self._facts.default_space is None:
             self._write_facts(default_space=space.name)
 
@@ -112,7 +114,7 @@ class StoreWriter:
 
         Raises StoreError where the disk refuses; what earlier commits wrote is not touched.
         """
-        try:
+        with self._told():
             self._append("thumbnails", tables.THUMBNAILS, commit.thumbnails)
             if commit.clips:
                 write_deltalake(self._open(f"clips/{space}"), tables.clips_table(commit.clips), mode="append")
@@ -120,15 +122,11 @@ class StoreWriter:
             self._append("indexed", tables.INDEXED, commit.indexed)
             if commit.files:
                 _upsert_files(self._open("files"), tables.table(tables.FILES, commit.files))
-        except OSError as error:
-            raise StoreError(
-                f"can't write to the store at {self.store.path}: {error}",
-                hint="free some space or mend the disk, then run the same command again: it goes on where it stopped",
-            ) from error
 
     def record_run(self, row: dict[str, Any]) -> None:
-        """Append one row to the runs table."""
-        self._append("runs", tables.RUNS, [row])
+        """Append one row to the runs table. Raises StoreError."""
+        with self._told():
+            self._append("runs", tables.RUNS, [row])
 
     def compact(self) -> None:
         """Merge tables that have become many small files, and drop files no snapshot of the last day can need."""
@@ -136,9 +134,21 @@ class StoreWriter:
         for name in names:
             table = self._open(name)
             if len(table.file_uris()) > _SMALL_FILES:
-                table.optimize.compact()
-                table.create_checkpoint()
-                table.vacuum(_RETENTION_HOURS, dry_run=False, enforce_retention_duration=False)
+                with self._told():
+                    table.optimize.compact()
+                    table.create_checkpoint()
+                    table.vacuum(_RETENTION_HOURS, dry_run=False, enforce_retention_duration=False)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn a refusal of the disk or of Delta into a StoreError."""
+        try:
+            yield
+        except (OSError, DeltaError) as error:
+            raise StoreError(
+                f"can't write to the store at {self.store.path}: {error}",
+                hint="free some space or mend the disk, then run the same command again: it goes on where it stopped",
+            ) from error
 
     def _append(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
         if rows:
@@ -148,8 +158,10 @@ class StoreWriter:
         return DeltaTable(self.store.path / name)
 
     def _write_facts(self, **changes: Any) -> None:
-        self._facts = replace(self._facts, **changes)
-        self.store.write_facts(self._facts)
+        facts = replace(self._facts, **changes)
+        with self._told():
+            self.store.write_facts(facts)
+        self._facts = facts
 
 
 def _create(store: Store, name: str, schema: pa.Schema) -> None:
