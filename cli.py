@@ -164,7 +164,7 @@ def _print_events(events: Iterable[FileDone | Done]) -> None:
         if isinstance(event, Done):
             line: dict[str, Any] = {"event": "done", **event.counts, "seconds": event.seconds}
         else:
-            line = {"event": "file", **asdict(event)}
+            line = {"event": "file", **asdict(event), "hours": round(event.hours, 6)}
         click.echo(json.dumps(line))
 
 

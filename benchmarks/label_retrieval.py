@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     labels = read_labels(arguments.labels, arguments.leave_out)
     ranks = {label: first_right(arguments.store, label, labels) for label in sorted(set(labels.values()))}
-    result = {"labels": len(ranks), "videos": len(labels)}
+    result: dict[str, Any] = {"labels": len(ranks), "videos": len(labels)}
     for k in (1, 5):
         hits = np.array([rank <= k for rank in ranks.values()], float)
         low, high = interval(hits)

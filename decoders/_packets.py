@@ -82,15 +82,28 @@ def read_timeline(
         raise Unreadable("no frame of its video stream is there to be shown")
     ticks = np.unique(np.asarray(packets.ticks, np.int64))
     time_base = stream.time_base or Fraction(1, av.time_base)
-    origin_s = (container.start_time or 0) / av.time_base
     line = Timeline(
         ticks=ticks,
         key_ticks=np.unique(np.asarray(packets.key_ticks, np.int64)),
         end_tick=int(ticks[-1]) + _last_duration(packets, ticks, stream, time_base),
         time_base=time_base,
-        origin_s=origin_s,
+        origin_s=_origin_s(container),
     )
     return line, _find_cut(container, stream, packets, line)
+
+
+def _origin_s(container: av.container.InputContainer) -> float:
+    """The container's start: the smallest over its streams, after edit lists.
+
+    FFmpeg rounds it to microseconds; the stream it came from knows it exactly.
+    """
+    rounded_s = (container.start_time or 0) / av.time_base
+    for stream in container.streams:
+        if stream.start_time is not None and stream.time_base is not None:
+            exact_s = float(stream.start_time * stream.time_base)
+            if abs(exact_s - rounded_s) <= 1 / av.time_base:
+                return exact_s
+    return rounded_s
 
 
 class _Packets:

@@ -79,7 +79,8 @@ def _stages(
     run_id: str,
 ) -> Iterator[FileDone]:
     space = encoder.spec.space
-    with open(store.path / "logs" / f"{run_id}.log", "ab") as log:
+    log_path = store.path / "logs" / f"{run_id}.log"
+    with open(log_path, "ab") as log:
         decode_options = DecodeOptions(
             decoder=options.decoder,
             preprocess=space.preprocess,
@@ -89,12 +90,13 @@ def _stages(
             stall_s=options.stall_s,
             log=log,
         )
-        found = probe(
-            walk(root, store.path), store.snapshot(), space.name, windows.to_json() if options.plan_is_asked else None
-        )
+        asked_plan = windows.to_json() if options.plan_is_asked else None
+        found = probe(walk(root, store.path), store.snapshot(), space.name, asked_plan)
         with closing(decode(found, decode_options)) as decoded:
             for item in encode(decoded, encoder, options.batch_size):
                 yield from committer.take(item)
+    if log_path.stat().st_size == 0:  # what the decoders had to say, mostly nothing
+        log_path.unlink()
 
 
 def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
@@ -102,6 +104,11 @@ def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
     default_space = store.facts().default_space
     default = store.space(default_space).encoder if default_space else encoders.DEFAULT
     spec = encoders.spec(options.encoder or default)
+    if default_space and options.encoder is None and spec.space.name != default_space:
+        raise StoreError(
+            f"the store was indexed with other weights or settings of {default} ({default_space})",
+            hint=f"`--encoder {default}` starts a space of its own beside it ({spec.space.name})",
+        )
     for weights in spec.weights:
         if weights.path is None:
             raise WeightsMissing(f"the weights of encoder {spec.name} are not on this machine", hint=weights.source)

@@ -43,7 +43,7 @@ def _show_truths(store: Path, videos: Path, output: Path) -> int:
     wrong = 0
     for truth in truths():
         [hit] = _search(store, truth.query, 1, output / f"{truth.query.replace(' ', '_')}.png")
-        name = str(Path(hit["path"]).relative_to(videos.resolve()))
+        name = str(Path(hit["path"]).relative_to(videos.absolute()))
         near = abs(hit["start_s"] - truth.start_s) <= CLIP_S and abs(hit["end_s"] - truth.end_s) <= CLIP_S
         right = name == truth.file and near
         wrong += not right
