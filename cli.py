@@ -6,21 +6,21 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vidx import __version__
 from vidx.config import IndexOptions, SearchOptions, default_store
-from vidx.errors import InputError, VidxError
+from vidx.errors import InputError, Interrupted, UnknownChoice, VidxError
 
 if TYPE_CHECKING:
     from vidx.indexer.commit import FileDone
     from vidx.indexer.run import Done
-
-_INTERRUPTED = 130
 
 store_option = click.option(
     "--store",
@@ -84,10 +84,12 @@ def index(
         spec(encoder)  # a wrong name must not leave an empty store behind
     store = Store.create(store_path or default_store())
     events = index_archive(root, store, options)
-    if as_json:
-        _print_events(events)
-    else:
-        _show_progress(events, root)
+    try:
+        _print_events(events) if as_json else _show_progress(events, root)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted; what was finished is kept", hint="run the same command again to go on"
+        ) from None
 
 
 @vidx.command()
@@ -107,9 +109,9 @@ def search(text: str, store_path: Path | None, k: int, by: str, format_name: str
     from vidx.schema.store import Store
     from vidx.search.run import search as run_search
 
-    formatter = load("export", format_name)
-    if not hasattr(formatter, "to_text"):
-        raise InputError(f"{format_name} is not a --format", hint="choose table or json")
+    formatter = _formatter(format_name)
+    if sheet is not None and (sheet.suffix.lower() != ".png" or not sheet.absolute().parent.is_dir()):
+        raise InputError(f"can't write {sheet}", hint="--sheet takes a .png file in a folder that exists")
     options = SearchOptions(k=k, by=by, thumbnails=sheet is not None)
     answer = run_search(Store.open(store_path or default_store()), text, options)
     click.echo(formatter.to_text(answer))
@@ -155,6 +157,17 @@ def encoders(as_json: bool) -> None:
         here = "here" if encoder["here"] else "not here"
         size = f"{encoder['megabytes']} MB, {encoder['frames']} frames, {encoder['dim']} dimensions"
         click.echo(f"{encoder['name']}  ({here}; {size}; {encoder['licence']})\n    {encoder['description']}")
+
+
+def _formatter(name: str) -> ModuleType:
+    """The export format of that name that makes text. Raises UnknownChoice, naming those there are."""
+    from vidx.plugins import available, load
+
+    with suppress(UnknownChoice):
+        if hasattr(module := load("export", name), "to_text"):
+            return module
+    known = [other for other in available("export") if hasattr(load("export", other), "to_text")]
+    raise UnknownChoice(f"no --format called {name!r}", hint=f"choose from: {', '.join(known)}")
 
 
 def _print_events(events: Iterable[FileDone | Done]) -> None:
@@ -234,7 +247,7 @@ def main() -> None:
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; what was finished is kept, run the same command again to go on", _INTERRUPTED, debug)
+        _fail("interrupted", Interrupted.exit_code, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nobody is there to be told
         sys.exit(1)

@@ -12,6 +12,7 @@ VidxError
 ├── WeightsError
 │   ├── WeightsMissing   the encoder's files are not on this machine
 │   └── WeightsAltered   they are, but their sha256 is wrong
+├── Interrupted          the user pressed Ctrl-C
 ├── EncoderBroken        an encoder returned vectors that can't be right
 └── MediaError           one file can't be used; recorded in the store, never ends a run
     ├── NotVideo
@@ -73,6 +74,10 @@ class WeightsMissing(WeightsError):
 
 class WeightsAltered(WeightsError):
     pass
+
+
+class Interrupted(VidxError):
+    exit_code = 130
 
 
 class EncoderBroken(VidxError):

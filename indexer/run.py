@@ -16,7 +16,7 @@ from uuid import uuid4
 from vidx import __version__, encoders
 from vidx.config import CLIP_S, IndexOptions
 from vidx.encoders import EncoderSpec, VideoTextEncoder
-from vidx.errors import InputError, StoreError, UnknownChoice, WeightsMissing
+from vidx.errors import StoreError, UnknownChoice, WeightsMissing
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, decode
 from vidx.indexer.encode import encode
@@ -63,10 +63,7 @@ def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[F
         committer.flush()
         record.write("done", committer)
         writer.compact()
-    counts = committer.counts.as_dict()
-    if counts["files"] == 0 and counts["skipped"] == 0:
-        raise InputError(f"{root} is empty: there is no file to index", hint="check that the drive is mounted")
-    yield Done(counts, round(time.monotonic() - began, 3))
+    yield Done(committer.counts.as_dict(), round(time.monotonic() - began, 3))
 
 
 def _stages(
@@ -91,7 +88,7 @@ def _stages(
             log=log,
         )
         asked_plan = windows.to_json() if options.plan_is_asked else None
-        found = probe(walk(root, store.path), store.snapshot(), space.name, asked_plan)
+        found = probe(walk(root), store.snapshot(), space.name, asked_plan)
         with closing(decode(found, decode_options)) as decoded:
             for item in encode(decoded, encoder, options.batch_size):
                 yield from committer.take(item)
@@ -116,8 +113,8 @@ def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
         raise UnknownChoice(
             f"no decoder called {options.decoder!r}", hint=f"choose from: {', '.join(available('decoders'))}"
         )
-    clip_s = options.clip_s or CLIP_S
-    return spec, Windows(clip_s, options.stride_s or clip_s, spec.space.frames)
+    clip_s = float(options.clip_s or CLIP_S)
+    return spec, Windows(clip_s, float(options.stride_s or clip_s), spec.space.frames)
 
 
 def _committer(

@@ -11,6 +11,8 @@ from pathlib import Path
 from vidx.errors import InputError
 from vidx.schema.records import FoundFile, printable
 
+_STORE = {b"store.json", b"files", b"videos", b"indexed"}  # a folder with these in it is a store
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -26,27 +28,28 @@ def check_root(root: Path) -> Path:
         raise InputError(f"no folder {root}", hint="check the spelling, or whether the drive is plugged in")
     if not root.is_dir():
         raise InputError(f"{root} is a file", hint="name the folder it is in")
-    return Path(os.path.abspath(root))
+    root = Path(os.path.abspath(root))
+    if next(walk(root), None) is None:
+        raise InputError(f"{root} is empty: there is no file to index", hint="check that the drive is mounted")
+    return root
 
 
-def walk(root: Path, leave_out: Path | None = None) -> Iterator[FoundFile | Skipped]:
+def walk(root: Path) -> Iterator[FoundFile | Skipped]:
     """Depth first, names in byte order. Links to files come last, so that a file under its own name wins.
 
     Links to folders are not followed: what they reach inside the root is met anyway, and nothing leaves the root.
-    The folder `leave_out` is skipped whole: a store may lie inside the archive.
+    Stores that lie inside the archive are skipped whole.
     """
     text_root, bytes_root = str(root), os.fsencode(root)
     links: list[bytes] = []
-    yield from _walk_folder(bytes_root, text_root, links, os.fsencode(leave_out) if leave_out else None)
+    yield from _walk_folder(bytes_root, text_root, links)
     real_root = os.path.realpath(bytes_root)
     seen: set[tuple[int, int]] = set()
     for path in links:
         yield _follow(path, real_root, text_root, seen)
 
 
-def _walk_folder(
-    folder: bytes, root: str, links: list[bytes], leave_out: bytes | None
-) -> Iterator[FoundFile | Skipped]:
+def _walk_folder(folder: bytes, root: str, links: list[bytes]) -> Iterator[FoundFile | Skipped]:
     pending = [folder]
     while pending:
         folder = pending.pop()
@@ -56,12 +59,13 @@ def _walk_folder(
         except OSError as error:
             yield Skipped(printable(folder), f"unreadable folder: {error.strerror}")
             continue
+        if {entry.name for entry in entries} >= _STORE:
+            yield Skipped(printable(folder), "a vidx store")
+            continue
         folders: list[bytes] = []
         for entry in entries:
             if entry.name.startswith(b"."):
                 yield Skipped(printable(entry.path), "hidden")
-            elif leave_out is not None and entry.path == leave_out:
-                yield Skipped(printable(entry.path), "the store itself")
             elif entry.is_symlink():
                 links.append(entry.path)
             elif entry.is_dir(follow_symlinks=False):

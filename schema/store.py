@@ -42,7 +42,7 @@ class Store:
         from vidx.schema.tables import SINGLE
         from vidx.schema.writer import create_tables
 
-        path = path.absolute()
+        path = _checked(path)
         if (path / "store.json").exists():
             return cls.open(path)
         try:
@@ -67,7 +67,7 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Store:
         """Raises StoreMissing, StoreTooNew or StoreDamaged."""
-        store = cls(path.absolute())
+        store = cls(_checked(path))
         store.facts()
         return store
 
@@ -109,3 +109,14 @@ class Store:
         from vidx.schema.snapshot import Snapshot
 
         return Snapshot(self)
+
+
+def _checked(path: Path) -> Path:
+    """The absolute form of a store's path. Raises StoreError for characters that Delta or DuckDB take for more."""
+    path = path.absolute()
+    if found := sorted(set(str(path)) & set("%[]*?\\")):
+        raise StoreError(
+            f"a store can't lie at {path}: its tables can't be read below a name with {found[0]!r}",
+            hint="name another with --store",
+        )
+    return path

@@ -78,6 +78,7 @@ def writing(store: Store) -> Iterator[StoreWriter]:
         write_atomically(store.path / "lock.json", json.dumps(holder).encode())
         yield StoreWriter(store)
     finally:
+        (store.path / "lock.json").unlink(missing_ok=True)
         lock.release()
 
 

@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--videos", type=Path)
     arguments = parser.parse_args()
-    store = arguments.output / "store"
+    store = arguments.output / ("store" if arguments.videos is None else "own-store")
     videos = arguments.videos or arguments.output / "archive"
     if arguments.videos is None:
         print(f"Making an archive in {videos} ...", flush=True)
