@@ -171,7 +171,7 @@ class PyAVVideo:
             video_id="",
             size_bytes=os.stat(self._path).st_size,
             container=container.format.name.split(",")[0],
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             pixel_format=first.format.name,
             width=first.width,
             height=first.height,

@@ -25,6 +25,7 @@ from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Found, Job, Settled
 from vidx.schema.records import DecodedClip, Outcome, Preprocess, Video
 
+_LAST_WORDS_S = 5.0
 _QUEUE_LENGTH = 8  # answers waiting for the encoder; a clip is a few MB
 
 
@@ -172,7 +173,9 @@ class DecodeProcess:
         except _Stalled:
             self.kill()
             yield Ended(job, Outcome("failed", f"decoding made no progress for {self._options.stall_s:g} s"))
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError, KeyError, TypeError):  # gone, or talking nonsense
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LAST_WORDS_S)  # its pipe closes before it is gone with its own exit code
             self.kill()
             yield Ended(job, Outcome("failed", f"the decoder crashed ({_signal_name(self._process.returncode)})"))
 
@@ -201,8 +204,30 @@ class DecodeProcess:
             waited_s += min(0.5, self._options.stall_s)
             if waited_s >= self._options.stall_s or stop.is_set():
                 raise _Stalled
-        header = json.loads(self._answers.recv_bytes())
-        return header, [self._answers.recv_bytes() for _ in range(header["payloads"])]
+        with self._killed_after_stall():  # a message that has begun may never end
+            header = json.loads(self._answers.recv_bytes())
+            return header, [self._answers.recv_bytes() for _ in range(header["payloads"])]
+
+    @contextlib.contextmanager
+    def _killed_after_stall(self) -> Iterator[None]:
+        """Kill the child, which unblocks a read from it, unless the body ends in time. Raises _Stalled then."""
+        stalled = threading.Event()
+
+        def end() -> None:
+            stalled.set()
+            self._process.kill()
+
+        timer = threading.Timer(self._options.stall_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (EOFError, OSError):
+            if stalled.is_set():
+                raise _Stalled from None
+            raise
+        finally:
+            timer.cancel()
 
 
 class _Stalled(Exception):

@@ -48,7 +48,8 @@ def _spans(since_s: np.ndarray, length_s: float, windows: Windows, first_s: floa
     last = max(0, int(np.ceil((length_s - clip_s) / stride_s - _TOLERANCE_S)))  # the first window to reach the end
     newest = np.minimum(np.floor((since_s + _TOLERANCE_S) / stride_s).astype(np.int64), last)
     oldest = np.maximum(np.floor((since_s + _TOLERANCE_S - clip_s) / stride_s).astype(np.int64) + 1, 0)
-    numbers = newest - np.arange(int(np.ceil(clip_s / stride_s)))[:, None]  # all windows each frame may start in
+    overlap = min(int(np.ceil(clip_s / stride_s)), last + 1)
+    numbers = newest - np.arange(overlap)[:, None]  # all windows each frame may start in
     held = np.unique(numbers[numbers >= oldest])
     spans = [(int(i) * stride_s, min(int(i) * stride_s + clip_s, length_s)) for i in held]
     joins = stride_s <= clip_s and len(held) > 1 and held[-1] - held[-2] == 1

@@ -16,7 +16,7 @@ from uuid import uuid4
 from vidx import __version__, encoders
 from vidx.config import CLIP_S, IndexOptions
 from vidx.encoders import EncoderSpec, VideoTextEncoder
-from vidx.errors import StoreError, UnknownChoice, WeightsMissing
+from vidx.errors import InputError, StoreError, UnknownChoice, WeightsMissing
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, decode
 from vidx.indexer.encode import encode
@@ -26,6 +26,8 @@ from vidx.indexer.walk import check_root, walk
 from vidx.plugins import available
 from vidx.schema.store import Store
 from vidx.schema.writer import StoreWriter, writing
+
+_MOST_OVERLAP = 100  # clips that may share one instant; more is a slip of the hand
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,12 @@ def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
             f"no decoder called {options.decoder!r}", hint=f"choose from: {', '.join(available('decoders'))}"
         )
     clip_s = float(options.clip_s or CLIP_S)
-    return spec, Windows(clip_s, float(options.stride_s or clip_s), spec.space.frames)
+    stride_s = float(options.stride_s or clip_s)
+    if clip_s > _MOST_OVERLAP * stride_s:
+        raise InputError(
+            f"a clip of {clip_s:g} s every {stride_s:g} s is too much", hint=f"overlap at most {_MOST_OVERLAP} clips"
+        )
+    return spec, Windows(clip_s, stride_s, spec.space.frames)
 
 
 def _committer(

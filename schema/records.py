@@ -74,7 +74,7 @@ class Timeline:
     """When each frame of a video stream is presented, read from packets without decoding.
 
     `ticks` int64 (n,), sorted, unique; `key_ticks` the key frames among them; a tick t is shown at
-    t * time_base - origin_s. `cut_s` is where a time discontinuity ended the usable part, if one did.
+    t * time_base - origin_s.
     """
 
     ticks: np.ndarray
@@ -82,7 +82,6 @@ class Timeline:
     end_tick: int
     time_base: Fraction
     origin_s: float
-    cut_s: float | None = None
 
     def seconds(self, ticks: np.ndarray | int) -> np.ndarray:
         """Player time of ticks, float64 seconds."""

@@ -1,0 +1,150 @@
+"""Tiny real videos, and one small archive indexed once for all tests."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidx.schema.store import Store
+
+_SCENES = (
+    ("cat_coffee.mp4", "chelsea.png", "coffee.png"),
+    ("rocket_astronaut.mp4", "rocket.jpg", "astronaut.png"),
+    ("coins_motorcycle.mp4", "coins.png", "motorcycle_left.png"),
+)
+_SCENE_S, _FPS, _SIZE = 12, 10, (320, 240)
+
+
+def flat_grey(number: int, size: tuple[int, int]) -> np.ndarray:
+    """The picture of frame `number`: plain grey of level 5 * number, again from black every 50 frames."""
+    return np.full((size[1], size[0], 3), 5 * (number % 50), np.uint8)
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., Path]:
+    """A function that writes an H.264 file and returns its path; see `_make_video`."""
+    return _make_video
+
+
+def _make_video(
+    path: Path,
+    *,
+    n_frames: int = 50,
+    fps: int = 10,
+    size: tuple[int, int] = (64, 48),
+    gop: int = 10,
+    pts: Sequence[int] | None = None,
+    rotation: int | None = None,
+    draw: Callable[[int, tuple[int, int]], np.ndarray] = flat_grey,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """A video with B-frames. `draw(number, (width, height))` gives RGB uint8 (height, width, 3).
+
+    `pts` are the times of the frames in milliseconds, for a variable rate; n_frames and fps then do not count.
+    `rotation` (mp4 and mov only) is the angle, counterclockwise, that brings the stored picture upright. `options` are
+    of libx264.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.thread_count = 1
+        base = Fraction(1, fps) if pts is None else Fraction(1, 1000)
+        stream.codec_context.time_base = base
+        stream.options = {"crf": "10", "preset": "veryfast", "g": str(gop), "sc_threshold": "0", **(options or {})}
+        for number, tick in enumerate(range(n_frames) if pts is None else pts):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(draw(number, size)), format="rgb24")
+            frame.pts, frame.time_base = tick, base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    if rotation is not None:
+        _write_rotation(path, rotation)
+    return path
+
+
+def _write_rotation(path: Path, rotation: int) -> None:
+    """Replace the display matrix in the track header of an mp4 (ISO 14496-12, tkhd version 0)."""
+    cosine, sine = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[rotation]
+    rows = (cosine << 16, -sine << 16, 0, sine << 16, cosine << 16, 0, 0, 0, 1 << 30)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", *rows)
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of test files that lies beside the repository, where there is one."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not (folder / "videos_odd" / "MANIFEST.csv").exists():
+        pytest.skip("the folder of shared test videos is not beside this repository")
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A new, empty store."""
+    return Store.create(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def vidx() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The installed command: vidx("index", folder, "--store", path) gives the finished process."""
+
+    def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [Path(sys.executable).with_name("vidx"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three videos, two scenes of 12 s each: a still picture that the view slowly moves over.
+
+    cat_coffee.mp4, rocket_astronaut.mp4, coins_motorcycle.mp4.
+    """
+    skimage = pytest.importorskip("skimage", reason="the pictures of the archive come with scikit-image")
+    pictures = Path(skimage.__file__).parent / "data"
+    folder = tmp_path_factory.mktemp("archive")
+    n_scene = _SCENE_S * _FPS
+    for name, *scenes in _SCENES:
+        enlarged = [_enlarged(pictures / scene) for scene in scenes]
+
+        def draw(number: int, size: tuple[int, int], enlarged: list[np.ndarray] = enlarged) -> np.ndarray:
+            picture = enlarged[number // n_scene]
+            left = (picture.shape[1] - size[0]) * (number % n_scene) // n_scene
+            top = (picture.shape[0] - size[1]) // 2
+            return picture[top : top + size[1], left : left + size[0]]
+
+        _make_video(
+            folder / name, n_frames=2 * n_scene, fps=_FPS, size=_SIZE, gop=_FPS, draw=draw, options={"crf": "20"}
+        )
+    return folder
+
+
+def _enlarged(path: Path) -> np.ndarray:
+    """A picture just large enough that a view of _SIZE can move over it by an eighth of its width."""
+    image = Image.open(path).convert("RGB")
+    scale = max(_SIZE[0] * 9 / 8 / image.width, _SIZE[1] / image.height)
+    return np.asarray(image.resize((round(image.width * scale), max(_SIZE[1], round(image.height * scale)))))
+
+
+@pytest.fixture(scope="session")
+def indexed_store(
+    archive: Path, vidx: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The store that `vidx index` made of `archive`; for reading only."""
+    path = tmp_path_factory.mktemp("indexed") / "store"
+    run = vidx("index", archive, "--store", path)
+    assert run.returncode == 0, run.stderr
+    return path
