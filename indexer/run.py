@@ -24,6 +24,7 @@ from vidx.indexer.plan import Windows
 from vidx.indexer.probe import probe
 from vidx.indexer.walk import check_root, walk
 from vidx.plugins import available
+from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 from vidx.schema.writer import StoreWriter, writing
 
@@ -90,7 +91,7 @@ def _stages(
             log=log,
         )
         asked_plan = windows.to_json() if options.plan_is_asked else None
-        found = probe(walk(root), store.snapshot(), space.name, asked_plan)
+        found = probe(walk(root), Snapshot(store), space.name, asked_plan)
         with closing(decode(found, decode_options)) as decoded:
             for item in encode(decoded, encoder, options.batch_size):
                 yield from committer.take(item)
@@ -142,7 +143,7 @@ def _committer(
             "run_id": run_id,
         }
 
-    snapshot = writer.store.snapshot()
+    snapshot = Snapshot(writer.store)
 
     def is_known(video_id: str) -> bool:
         return bool(snapshot.rows("SELECT 1 FROM videos WHERE video_id = $id", {"id": video_id}))

@@ -6,6 +6,8 @@ files of the pinned versions; its own Delta extension would have to be downloade
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,7 +16,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from vidx.errors import StoreDamaged
+from vidx.errors import InputError, StoreDamaged
 from vidx.schema import tables
 from vidx.schema.store import Store
 
@@ -37,7 +39,8 @@ class Snapshot:
             self._pin(f"clips/{space}")
         for name in ("thumbnails", "runs"):
             self._pin(name)
-        self._db = self._connect()
+        with _told():
+            self._db = self._connect()
 
     def _pin(self, name: str) -> None:
         path = self.store.path / name
@@ -87,12 +90,14 @@ class Snapshot:
         return {name: table.version() for name, table in self._tables.items()}
 
     def rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Run one query of ours; rows as tuples."""
-        return self._run(query, parameters).fetchall()
+        """Run one SELECT; rows as tuples."""
+        with _told():
+            return self._select(query, parameters).fetchall()
 
     def arrow(self, query: str, parameters: dict[str, Any] | None = None) -> pa.Table:
-        """Run one query of ours; an Arrow table."""
-        return self._run(query, parameters).to_arrow_table()
+        """Run one SELECT; an Arrow table."""
+        with _told():
+            return self._select(query, parameters).to_arrow_table()
 
     def with_rows(self, view: str, rows: pa.Table) -> None:
         """Make an Arrow table visible to later queries under a name, to join with."""
@@ -111,14 +116,24 @@ class Snapshot:
             WHERE c.video_id IN (SELECT video_id FROM files)
         )"""
 
-    def _run(self, query: str, parameters: dict[str, Any] | None) -> duckdb.DuckDBPyRelation:
-        try:
-            return self._db.sql(query, params=parameters)
-        except duckdb.IOException as error:
-            raise StoreDamaged(
-                f"a file of the store can't be read: {str(error).splitlines()[0]}",
-                hint="if a run is compacting it now, try again; else restore it from a backup",
-            ) from error
+    def _select(self, query: str, parameters: dict[str, Any] | None) -> duckdb.DuckDBPyRelation:
+        """DuckDB may write where it may read, so anything but a SELECT is refused here. Raises InputError."""
+        kinds = [statement.type for statement in self._db.extract_statements(query)]
+        if kinds != [duckdb.StatementType.SELECT]:
+            raise InputError("a snapshot takes one SELECT statement", hint="the store is changed by vidx alone")
+        return self._db.sql(query, params=parameters)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn a failed read of the store's files into a StoreError."""
+    try:
+        yield
+    except duckdb.IOException as error:
+        raise StoreDamaged(
+            f"a file of the store can't be read: {str(error).splitlines()[0]}",
+            hint="if a run is compacting it now, try again; else restore it from a backup",
+        ) from error
 
 
 def _sql_type(kind: pa.DataType) -> str:

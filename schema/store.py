@@ -1,18 +1,14 @@
-"""A store on disk: made, opened, and read as snapshots. Writing is in `vidx.schema.writer`."""
+"""A store on disk: made and opened. Reading is in `vidx.schema.snapshot`, writing in `vidx.schema.writer`."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vidx.errors import StoreDamaged, StoreError, StoreMissing, StoreTooNew
 from vidx.schema.files import write_atomically
 from vidx.schema.spaces import Space, read_space
-
-if TYPE_CHECKING:
-    from vidx.schema.snapshot import Snapshot
 
 FORMAT = 1
 _FOLDERS = ("spaces", "clips", "tags", "index", "logs")
@@ -39,8 +35,7 @@ class Store:
 
         Raises StoreError where `path` is a folder with other content, or can't be written.
         """
-        from vidx.schema.tables import SINGLE
-        from vidx.schema.writer import create_tables
+        from vidx.schema.tables import SINGLE, create_table
 
         path = _checked(path)
         if (path / "store.json").exists():
@@ -56,7 +51,8 @@ class Store:
             store = cls(path)
             for folder in _FOLDERS:
                 (path / folder).mkdir(exist_ok=True)
-            create_tables(store)
+            for name, schema in SINGLE.items():
+                create_table(path / name, schema)
             store.write_facts(StoreFacts())  # last: a folder without store.json is not yet a store
         except OSError as error:
             raise StoreError(
@@ -104,17 +100,11 @@ class Store:
         """Names of all spaces that anything was indexed in."""
         return sorted(path.stem for path in (self.path / "spaces").glob("*.json"))
 
-    def snapshot(self) -> Snapshot:
-        """A consistent view of all tables as they are now; later commits do not change it."""
-        from vidx.schema.snapshot import Snapshot
-
-        return Snapshot(self)
-
 
 def _checked(path: Path) -> Path:
-    """The absolute form of a store's path. Raises StoreError for characters that Delta or DuckDB take for more."""
+    """The absolute form of a store's path. Raises StoreError for characters that Delta or DuckDB can't take as such."""
     path = path.absolute()
-    if found := sorted(set(str(path)) & set("%[]*?\\")):
+    if found := [c for c in str(path) if c in "%[]*?\\" or not c.isprintable()]:
         raise StoreError(
             f"a store can't lie at {path}: its tables can't be read below a name with {found[0]!r}",
             hint="name another with --store",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from deltalake import DeltaTable
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -125,6 +127,14 @@ RUNS = pa.schema(
 
 # Tables there is one of. clips/<space> and tags/<set> come one per space and set.
 SINGLE = {"files": FILES, "videos": VIDEOS, "indexed": INDEXED, "thumbnails": THUMBNAILS, "runs": RUNS}
+
+
+_LOG_CONFIG = {"delta.checkpointInterval": "100"}  # commits between checkpoints of a table's log
+
+
+def create_table(path: Path, schema: pa.Schema) -> None:
+    """Make an empty Delta table; one that is there is kept."""
+    DeltaTable.create(path, schema=schema, mode="ignore", configuration=_LOG_CONFIG)
 
 
 def table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:

@@ -26,7 +26,6 @@ from vidx.schema.files import write_atomically
 from vidx.schema.spaces import Space, write_space
 from vidx.schema.store import Store
 
-_LOG_CONFIG = {"delta.checkpointInterval": "100"}
 _ID_BLOCK = 10_000
 _SMALL_FILES = 8  # a table in more files than this is compacted at the end of a run
 _RETENTION_HOURS = 24  # readers keep files of snapshots this old
@@ -44,12 +43,6 @@ class Commit:
 
     def __bool__(self) -> bool:
         return any((self.thumbnails, self.clips, self.videos, self.indexed, self.files))
-
-
-def create_tables(store: Store) -> None:
-    """Make every table there is one of, empty; one that an interrupted attempt made is kept."""
-    for name, schema in tables.SINGLE.items():
-        _create(store, name, schema)
 
 
 @contextmanager
@@ -93,7 +86,7 @@ class StoreWriter:
     def add_space(self, space: Space) -> None:
         """Make a space known and its clips table; the first one becomes the store's default."""
         with self._told():
-            _create(self.store, f"clips/{space.name}", tables.CLIPS)
+            tables.create_table(self.store.path / "clips" / space.name, tables.CLIPS)
             write_space(self.store.path / "spaces", space)
         if self._facts.default_space is None:
             self._write_facts(default_space=space.name)
@@ -165,10 +158,6 @@ class StoreWriter:
         self._facts = facts
 
 
-def _create(store: Store, name: str, schema: pa.Schema) -> None:
-    DeltaTable.create(store.path / name, schema=schema, mode="ignore", configuration=_LOG_CONFIG)
-
-
 def _upsert_files(table: DeltaTable, rows: pa.Table) -> None:
     """One row a path: replace what is known of a path, add what is new."""
     merge = table.merge(rows, "old.path_bytes = new.path_bytes", source_alias="new", target_alias="old")
@@ -179,5 +168,5 @@ def _holder(store: Store) -> str:
     try:
         holder = json.loads((store.path / "lock.json").read_text())
         return f"process {holder['pid']} on {holder['host']}, started {holder['started_at'][:19]}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -6,6 +6,7 @@ import time
 
 from vidx.config import SearchOptions
 from vidx.schema.records import Answer
+from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 from vidx.search.query import check_text, settled_space, text_vector
 from vidx.search.retrieve import peak_thumbnails, search_vector
@@ -18,7 +19,7 @@ def search(store: Store, text: str, options: SearchOptions) -> Answer:
     began = time.perf_counter()
     vector = text_vector(text, space)
     loaded = time.perf_counter()
-    snapshot = store.snapshot()
+    snapshot = Snapshot(store)
     hits, peaks = search_vector(snapshot, space, vector, options)
     ended = time.perf_counter()
     return Answer(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 
 
 def status(store: Store) -> dict[str, Any]:
     """Files by state, videos, hours, and clips by space. Raises StoreError."""
-    snapshot = store.snapshot()
+    snapshot = Snapshot(store)
     default_space = store.facts().default_space
     states = dict(
         snapshot.rows(

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 
+from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 
 pytestmark = pytest.mark.slow
@@ -97,7 +98,7 @@ class Run:
 
 def after(store: Path, code: int, printed: str, errors: str = "") -> Run:
     """The record of a run, with what its store holds now."""
-    snapshot = Store.open(store).snapshot()
+    snapshot = Snapshot(Store.open(store))
     (space,) = Store.open(store).spaces()
     rows = snapshot.rows(f"SELECT video_id, start_s, end_s, frame_pts, vector FROM {snapshot.clips(space)}")
     clips = {(video_id, start_s, end_s, *ticks): np.array(vector) for video_id, start_s, end_s, ticks, vector in rows}
@@ -330,7 +331,7 @@ def test_an_interrupted_run_keeps_the_videos_it_reported(interrupted, first):
 
 def test_an_interrupted_run_is_recorded_as_such(interrupted, resumed, disturbed):
     """The killed run, between them, had no time to say anything."""
-    states = Store.open(disturbed.store).snapshot().rows("SELECT state FROM runs ORDER BY started_at")
+    states = Snapshot(Store.open(disturbed.store)).rows("SELECT state FROM runs ORDER BY started_at")
     assert states == [("interrupted",), ("done",)]
 
 

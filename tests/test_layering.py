@@ -1,0 +1,108 @@
+"""Imports go one way through the house: no module reaches up, sideways across a seam, or round in a circle."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("decoders", "encoders", "export", "indexer", "schema", "search", "vectors")
+
+# What each part may import of ours, beside itself.
+GROUND = {"errors", "config", "plugins"}
+ALLOWED = {
+    "__init__": set(),
+    "errors": set(),
+    "config": set(),
+    "plugins": {"errors"},
+    "schema": {"errors"},
+    "decoders": {"schema", *GROUND},
+    "encoders": {"schema", *GROUND},
+    "vectors": {"schema", *GROUND},
+    "export": {"schema", *GROUND},
+    "indexer": {"schema", "decoders", "encoders", "__init__", *GROUND},
+    "search": {"schema", "encoders", "vectors", "__init__", *GROUND},
+    "cli": {"schema", "encoders", "export", "indexer", "search", "__init__", *GROUND},
+}
+# The stages of indexing, in the order data flow through them; none imports a later one.
+STAGES = ["walk", "fingerprint", "probe", "plan", "child", "decode", "encode", "commit", "run"]
+# Third parties that a part must do without.
+FORBIDDEN = {
+    "schema": {"torch", "faiss", "av", "timm", "transformers"},
+    "encoders": {"av", "faiss", "duckdb", "deltalake"},
+    "search": {"av", "torch", "timm", "transformers"},
+    "export": {"torch", "faiss", "duckdb", "deltalake", "av"},
+    "vectors": {"torch", "duckdb", "deltalake", "av"},
+}
+
+
+def sources() -> list[Path]:
+    return sorted([*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).glob("*.py"))])
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file names in an import, wherever it stands; `vidx.` is cut off ours."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    """Modules of ours that a file imports, by the name of their file."""
+    known = {module_name(source) for source in sources()}
+    result = set()
+    for name in imports(path):
+        if name == "vidx" or name.startswith("vidx."):
+            parts = name.split(".")[1:]
+            candidates = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+            candidates = [c if c in known else f"{c}.__init__" for c in candidates]
+            result.add(next((c for c in candidates if c in known), "__init__"))
+    return result
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_a_part_imports_only_what_lies_below_it(path: Path) -> None:
+    part = part_of(module_name(path))
+    reached = {part_of(module) for module in ours(path)} - {part}
+    assert reached <= ALLOWED[part], f"{module_name(path)} reaches for {sorted(reached - ALLOWED[part])}"
+
+
+def test_no_stage_of_indexing_imports_a_later_one() -> None:
+    assert set(STAGES) == {path.stem for path in (ROOT / "indexer").glob("*.py")} - {"__init__"}
+    for path in (ROOT / "indexer").glob("*.py"):
+        later = STAGES[STAGES.index(path.stem) + 1 :] if path.stem in STAGES else STAGES
+        reached = {module.split(".")[1] for module in ours(path) if part_of(module) == "indexer"}
+        assert not reached & set(later), f"{path.stem} imports {sorted(reached & set(later))}"
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    graph = {module_name(path): ours(path) - {module_name(path)} for path in sources()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
+
+
+@pytest.mark.parametrize("part", sorted(FORBIDDEN))
+def test_a_part_does_without_the_libraries_of_others(part: str) -> None:
+    for path in (ROOT / part).glob("*.py"):
+        used = {name.split(".")[0] for name in imports(path)}
+        allowed_here = {"torch", "timm"} if part == "encoders" else set()
+        assert not used & (FORBIDDEN[part] - allowed_here), path
+
+
+def test_every_folder_of_code_is_held_to_the_rules() -> None:
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert folders == set(FOLDERS)
