@@ -63,8 +63,12 @@ def _fitted(text: str, width_px: int, font: ImageFont.ImageFont | ImageFont.Free
     """Text cut in its middle to a width, so that the end of a name stays readable."""
     if font.getlength(text) <= width_px:
         return text
-    for keep in range(len(text) - 1, 1, -1):
-        cut = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
-        if font.getlength(cut) <= width_px:
-            return cut
-    return "…"
+
+    def cut(keep: int) -> str:
+        return f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
+
+    fits, too_many = 0, len(text)
+    while too_many - fits > 1:
+        keep = (fits + too_many) // 2
+        fits, too_many = (keep, too_many) if font.getlength(cut(keep)) <= width_px else (fits, keep)
+    return cut(fits)
