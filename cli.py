@@ -103,8 +103,6 @@ def index(
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet to this PNG file.")
 def search(text: str, store_path: Path | None, k: int, by: str, format_name: str, sheet: Path | None) -> None:
     """Find moments by a description in words."""
-    # One query is too small to share between threads: NumPy's would spin for longer than the query takes.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from vidx.plugins import load
     from vidx.schema.store import Store
     from vidx.search.run import search as run_search
@@ -239,6 +237,8 @@ def _aligned(facts: dict[str, Any]) -> str:
 def main() -> None:
     """Entry point: every error a user can meet becomes one line on standard error and an exit code."""
     debug = "--debug" in sys.argv[1:2]
+    # NumPy's products here are small, and its threads spin for one another: on a busy machine far longer than they work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = vidx(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
