@@ -237,7 +237,7 @@ def _aligned(facts: dict[str, Any]) -> str:
 def main() -> None:
     """Entry point: every error a user can meet becomes one line on standard error and an exit code."""
     debug = "--debug" in sys.argv[1:2]
-    # NumPy's products here are small, and its threads spin for one another: on a busy machine far longer than they work.
+    # NumPy's products here are small, and its threads spin for one another, on a busy machine longer than they work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = vidx(standalone_mode=False)
