@@ -365,6 +365,7 @@ def test_a_cut_matroska_file_gives_what_is_there_and_says_so(make_video, tmp_pat
 # The shared odd files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _NUMBERED)
 def test_a_good_odd_file_gives_its_frames_in_any_order(name):
     """Sequential decoding gives the burned numbers in order; seeking in any order gives the same frames."""

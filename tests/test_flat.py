@@ -24,6 +24,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return scaled
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(
     st.integers(1, 80), st.integers(1, 40), st.integers(1, 100), st.integers(1, 80), st.integers(1, 3), st.integers(0)

@@ -123,6 +123,7 @@ def archive_of_many(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     return archive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["clip", "moment", "video"])
 @pytest.mark.parametrize("k", [1, 10, 1000])
 def test_hits_are_those_found_by_hand(archive_of_many: Archive, by: str, k: int) -> None:

@@ -176,6 +176,7 @@ def test_a_lost_parquet_file_is_damage(store: Store) -> None:
         Snapshot(store).rows("SELECT * FROM newest")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["with space", "a#b", "it's", 'say "hi"', "Müller 日本 😀", "a;b&c=d", "a:b", "-v", "~", "a+b", "a{b,c}"],
