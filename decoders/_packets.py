@@ -41,7 +41,7 @@ class Cut:
 
 
 def open_container(path_bytes: bytes) -> av.container.InputContainer:
-    """Open a local file as one of the known containers. Raises NotVideo or Unreadable."""
+    """Open a local file as one of the known containers. Raises NotVideo, Unreadable, or OSError as the disk does."""
     try:
         # "file:" keeps names with a colon from being read as a protocol.
         return av.open(
@@ -57,7 +57,9 @@ def open_container(path_bytes: bytes) -> av.container.InputContainer:
         if any(head[at : at + len(magic)] == magic for at, magic in _MAGIC):
             raise Unreadable("the container can't be read: its index is missing or damaged") from error
         raise NotVideo("not a video container") from error
-    except (av.error.FFmpegError, OSError) as error:
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):  # the disk's trouble, not the content's
+            raise
         raise Unreadable(f"can't be opened: {error.strerror or error}") from error
 
 

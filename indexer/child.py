@@ -61,7 +61,7 @@ def _serve(job: dict[str, Any], answers: _Answers) -> None:
     except MediaError as error:
         outcome = Outcome("failed", str(error), 0.0)
     except OSError as error:
-        outcome = Outcome("failed", f"can't be read: {error.strerror or error}")
+        outcome = Outcome("unreadable", f"can't be read: {error.strerror or error}")
     except MemoryError:
         outcome = Outcome("failed", "needs too much memory")
     finally:

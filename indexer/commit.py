@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,9 +17,9 @@ from vidx.config import IndexOptions
 from vidx.errors import IdsExhausted
 from vidx.indexer.decode import Ended, Opened
 from vidx.indexer.encode import EncodedClip
-from vidx.indexer.probe import Duplicate, Known, Settled, UnreadableFile
+from vidx.indexer.probe import Duplicate, Job, Known, Settled, UnreadableFile
 from vidx.indexer.walk import Skipped
-from vidx.schema.records import FoundFile, Video
+from vidx.schema.records import FoundFile, Outcome, Video
 from vidx.schema.writer import Commit, StoreWriter
 
 COUNTED = ("indexed", "linked", "unchanged", "failed", "partial", "not_video")  # disjoint; together: files
@@ -89,9 +92,10 @@ class Committer:
 
     def flush(self) -> None:
         """Commit what is there. Clips of unfinished jobs go along: nobody sees them until their `indexed` row comes."""
-        if self._pending:
-            self._writer.commit(self._space, self._pending)
-        self._pending = Commit()
+        pending, self._pending = self._pending, Commit()  # whatever happens, nothing is written twice
+        if pending:
+            with _uninterrupted():
+                self._writer.commit(self._space, pending)
         self._last_commit = time.monotonic()
 
     def _account(self, item: Opened | EncodedClip | Ended | Settled) -> list[FileDone]:
@@ -153,7 +157,23 @@ class Committer:
     def _end(self, ended: Ended) -> list[FileDone]:
         job, outcome = ended.job, ended.outcome
         attempt = self._attempts.pop(job.video_id, None) or _Attempt(self._writer.reserve_clip_ids(1), 0)
+        copies = self._waiting.pop(job.video_id, [])
+        self._ended[job.video_id] = outcome.state
+        if outcome.state == "unreadable":
+            for file in (job.file, *copies):
+                self._file_row(file, None, "unreadable", outcome.reason)
+            return [FileDone(file.path, "failed", outcome.reason) for file in (job.file, *copies)]
+        self._file_row(job.file, job.video_id, "present")
         usable = outcome.state in ("ok", "partial")
+        if usable or not job.replaces:
+            self._indexed_row(job, outcome, attempt)
+        self.counts.clips += attempt.n_clips if usable else 0
+        hours = attempt.video.duration_s / 3600 if usable and attempt.video else 0.0
+        state = "indexed" if outcome.state == "ok" else outcome.state
+        done = FileDone(job.file.path, state, outcome.reason, hours)
+        return [done, *(_copy_of(file, outcome.state) for file in copies)]
+
+    def _indexed_row(self, job: Job, outcome: Outcome, attempt: _Attempt) -> None:
         if attempt.video is not None and not self._known_videos(job.video_id):
             self._pending.videos.append(asdict(attempt.video))
         self._pending.indexed.append(
@@ -166,17 +186,10 @@ class Committer:
                 "first_bad_s": outcome.first_bad_s,
                 "versions": json.dumps(outcome.versions),
                 "first_clip_id": attempt.first_clip_id,
-                "n_clips": attempt.n_clips if usable else 0,
+                "n_clips": attempt.n_clips if outcome.state in ("ok", "partial") else 0,
                 "indexed_at": datetime.now(UTC),
             }
         )
-        self._file_row(job.file, job.video_id, "present")
-        self._ended[job.video_id] = outcome.state
-        self.counts.clips += attempt.n_clips if usable else 0
-        hours = attempt.video.duration_s / 3600 if usable and attempt.video else 0.0
-        state = "indexed" if outcome.state == "ok" else outcome.state
-        copies = [_copy_of(file, outcome.state) for file in self._waiting.pop(job.video_id, [])]
-        return [FileDone(job.file.path, state, outcome.reason, hours), *copies]
 
     def _file_row(self, file: FoundFile, video_id: str | None, state: str, reason: str | None = None) -> None:
         self._pending.files.append(
@@ -196,4 +209,21 @@ class Committer:
 
 def _copy_of(file: FoundFile, state: str) -> FileDone:
     """A copy of usable content counts as linked, of any other as what the content is."""
-    return FileDone(file.path, "linked" if state in ("ok", "partial") else state, "same content as another file")
+    counted = {"ok": "linked", "partial": "linked", "unreadable": "failed"}.get(state, state)
+    return FileDone(file.path, counted, "same content as another file")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the body is done: tables are written one after another, and belong together."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt

@@ -23,7 +23,8 @@ import numpy as np
 
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Found, Job, Settled
-from vidx.schema.records import DecodedClip, Outcome, Preprocess, Video
+from vidx.indexer.walk import storable_mtime_ns
+from vidx.schema.records import DecodedClip, FoundFile, Outcome, Preprocess, Video
 
 _LAST_WORDS_S = 5.0
 _QUEUE_LENGTH = 8  # answers waiting for the encoder; a clip is a few MB
@@ -168,7 +169,8 @@ class DecodeProcess:
                         assert video is not None
                         yield Clip(job, _clip(header, payloads, video))
                     case "end":
-                        yield Ended(job, Outcome(**{f.name: header[f.name] for f in fields(Outcome)}))
+                        outcome = Outcome(**{f.name: header[f.name] for f in fields(Outcome)})
+                        yield Ended(job, _if_still_the_same(job.file, outcome))
                         return
         except _Stalled:
             self.kill()
@@ -232,6 +234,17 @@ class DecodeProcess:
 
 class _Stalled(Exception):
     pass
+
+
+def _if_still_the_same(file: FoundFile, outcome: Outcome) -> Outcome:
+    """What was decoded belongs to the content's fingerprint only if the file did not change meanwhile."""
+    try:
+        facts = os.stat(file.path_bytes)
+    except OSError as error:
+        return Outcome("unreadable", f"gone while it was read: {error.strerror}")
+    if (facts.st_size, storable_mtime_ns(facts)) != (file.size_bytes, file.mtime_ns):
+        return Outcome("unreadable", "changed while it was read; index again when it is finished")
+    return outcome
 
 
 def _clip(header: dict[str, Any], payloads: list[bytes], video: Video) -> DecodedClip:

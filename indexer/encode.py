@@ -37,12 +37,14 @@ def encode(
     waiting: list[Clip | Ended] = []
     n_clips = 0
     for answer in answers:
-        if not isinstance(answer, Clip | Ended):
+        if isinstance(answer, Clip):
+            waiting.append(answer)
+            n_clips += 1
+        elif isinstance(answer, Ended) and any(earlier.job == answer.job for earlier in waiting):
+            waiting.append(answer)  # behind its clips
+        else:
             yield answer
-            continue
-        waiting.append(answer)
-        n_clips += isinstance(answer, Clip)
-        if n_clips == batch_size or n_clips == 0:
+        if n_clips == batch_size:
             yield from _encode_batch(waiting, encoder)
             waiting, n_clips = [], 0
     yield from _encode_batch(waiting, encoder)

@@ -22,6 +22,7 @@ class Job:
 
     file: FoundFile
     video_id: str
+    replaces: bool = False  # usable clips of another plan, which a failed attempt must not take away
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Triage:
         if record.state is not None and (not usable or self._asked_plan in (None, record.plan)):
             return Known(file, record.video_id, record.state, record.reason, unchanged)
         self._jobs.add(record.video_id)
-        return Job(file, record.video_id)
+        return Job(file, record.video_id, replaces=usable)
 
     def _of_content(self, video_id: str) -> _Record:
         query = "SELECT state, reason, plan FROM newest WHERE video_id = $id AND space = $space"

@@ -24,6 +24,7 @@ from vidx.indexer.plan import Windows
 from vidx.indexer.probe import probe
 from vidx.indexer.walk import check_root, walk
 from vidx.plugins import available
+from vidx.schema.records import printable
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 from vidx.schema.writer import StoreWriter, writing
@@ -55,6 +56,7 @@ def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[F
         committer = _committer(writer, spec, encoder, run_id, windows, options)
         try:
             yield from _stages(root, store, encoder, windows, options, committer, run_id)
+            committer.flush()
         except (KeyboardInterrupt, GeneratorExit):
             committer.flush()
             record.write("interrupted", committer)
@@ -63,7 +65,6 @@ def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[F
             with suppress(StoreError):  # the first trouble is the one to tell
                 record.write("error", committer)
             raise
-        committer.flush()
         record.write("done", committer)
         writer.compact()
     yield Done(committer.counts.as_dict(), round(time.monotonic() - began, 3))
@@ -167,7 +168,7 @@ class _RunRecord:
         self.writer.record_run(
             {
                 "run_id": self.run_id,
-                "command": f"index {self.root}",
+                "command": f"index {printable(os.fsencode(self.root))}",
                 "options": json.dumps(asdict(self.options)),
                 "encoder": self.spec.name,
                 "space": space.name,

@@ -40,7 +40,8 @@ def walk(root: Path) -> Iterator[FoundFile | Skipped]:
     Links to folders are not followed: what they reach inside the root is met anyway, and nothing leaves the root.
     Stores that lie inside the archive are skipped whole.
     """
-    text_root, bytes_root = str(root), os.fsencode(root)
+    bytes_root = os.fsencode(root)
+    text_root = printable(bytes_root)
     links: list[bytes] = []
     yield from _walk_folder(bytes_root, text_root, links)
     real_root = os.path.realpath(bytes_root)
@@ -82,7 +83,12 @@ def _regular(path: bytes, root: str) -> FoundFile | Skipped:
         return Skipped(printable(path), f"gone or dangling: {error.strerror}")
     if not stat.S_ISREG(facts.st_mode):
         return Skipped(printable(path), "not a regular file")
-    return FoundFile(root, path, facts.st_size, facts.st_mtime_ns, facts.st_dev)
+    return FoundFile(root, path, facts.st_size, storable_mtime_ns(facts), facts.st_dev)
+
+
+def storable_mtime_ns(facts: os.stat_result) -> int:
+    """Modification time, within what an int64 holds: a wrong clock can set any year."""
+    return max(-(2**63), min(facts.st_mtime_ns, 2**63 - 1))
 
 
 def _follow(path: bytes, real_root: bytes, root: str, seen: set[tuple[int, int]]) -> FoundFile | Skipped:

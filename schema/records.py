@@ -112,7 +112,10 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one attempt at one content ended: ok | partial | failed | not_video."""
+    """How one attempt at one content ended: ok | partial | failed | not_video.
+
+    Or `unreadable`, which says something of the file and nothing of its content, and is not held against that.
+    """
 
     state: str
     reason: str | None = None

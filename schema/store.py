@@ -35,6 +35,8 @@ class Store:
 
         Raises StoreError where `path` is a folder with other content, or can't be written.
         """
+        from filelock import FileLock
+
         from vidx.schema.tables import SINGLE, create_table
 
         path = _checked(path)
@@ -43,22 +45,23 @@ class Store:
         try:
             path.mkdir(parents=True, exist_ok=True)
             # What an interrupted `create` left is completed, not refused.
-            expected = {*SINGLE, *_FOLDERS, "lock", "store.json.new"}
+            expected = {*SINGLE, *_FOLDERS, "lock", "lock.json", "store.json", "store.json.new"}
             if strangers := sorted(entry.name for entry in path.iterdir() if entry.name not in expected):
                 raise StoreError(
                     f"{path} is no store and not empty (it holds {strangers[0]})", hint="name an empty or new folder"
                 )
-            store = cls(path)
-            for folder in _FOLDERS:
-                (path / folder).mkdir(exist_ok=True)
-            for name, schema in SINGLE.items():
-                create_table(path / name, schema)
-            store.write_facts(StoreFacts())  # last: a folder without store.json is not yet a store
+            with FileLock(path / "lock"):
+                if not (path / "store.json").exists():  # another process may have been quicker
+                    for folder in _FOLDERS:
+                        (path / folder).mkdir(exist_ok=True)
+                    for name, schema in SINGLE.items():
+                        create_table(path / name, schema)
+                    cls(path).write_facts(StoreFacts())  # last: a folder without store.json is not yet a store
         except OSError as error:
             raise StoreError(
                 f"can't make a store at {path}: {error.strerror}", hint="name another with --store"
             ) from error
-        return store
+        return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -75,7 +78,7 @@ class Store:
             version = fields["format"]
             if version <= FORMAT:
                 return StoreFacts(**fields)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise StoreMissing(
                 f"nothing is indexed yet: no store at {self.path}", hint="run `vidx index FOLDER` first"
             ) from None

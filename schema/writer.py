@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from vidx.errors import StoreError, StoreLocked
 from vidx.schema import tables
-from vidx.schema.files import write_atomically
+from vidx.schema.files import make_durable, write_atomically
 from vidx.schema.spaces import Space, write_space
 from vidx.schema.store import Store
 
@@ -113,9 +113,11 @@ class StoreWriter:
             if commit.clips:
                 write_deltalake(self._open(f"clips/{space}"), tables.clips_table(commit.clips), mode="append")
             self._append("videos", tables.VIDEOS, commit.videos)
+            make_durable(self.store.path)  # before anything claims it
             self._append("indexed", tables.INDEXED, commit.indexed)
             if commit.files:
                 _upsert_files(self._open("files"), tables.table(tables.FILES, commit.files))
+            make_durable(self.store.path)
 
     def record_run(self, row: dict[str, Any]) -> None:
         """Append one row to the runs table. Raises StoreError."""

@@ -20,7 +20,7 @@ def settled_space(store: Store) -> Space:
 
 def check_text(text: str) -> str:
     """The query without white space around it. Raises InputError where nothing is left, or for what is no text."""
-    if not text.strip():
+    if not any(c.isprintable() and not c.isspace() for c in text):
         raise InputError("the query is empty", hint='say what to look for: vidx search "a dog in the snow"')
     if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
         raise InputError("the query is not readable text", hint="check the terminal's encoding; vidx takes UTF-8")

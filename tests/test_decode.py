@@ -239,7 +239,7 @@ def test_each_file_that_cannot_be_used_ends_with_its_reason_and_the_next_goes_on
     ended = outcomes(answers)
     assert ended["text.mp4"] == ("not_video", "not a video container")
     assert ended["cut.mp4"] == ("failed", "the container can't be read: its index is missing or damaged")
-    assert ended["gone.mp4"] == ("failed", "can't be opened: No such file or directory")
+    assert ended["gone.mp4"] == ("unreadable", "gone while it was read: No such file or directory")
     assert ended["plain.mp4"] == ("ok", None)
     assert [type(answer) for one in found for answer in of(answers, one)] == [Ended] * 3
 
@@ -269,7 +269,7 @@ def test_a_crash_of_any_kind_costs_one_file(clip_file, options, plug_in, tmp_pat
         "exit_3.mp4": ("failed", "the decoder crashed (exit code 3)"),
         "bug_4.mp4": ("failed", "the decoder crashed (exit code 1)"),
         "memory_5.mp4": ("failed", "needs too much memory"),
-        "vanished_6.mp4": ("failed", "can't be read: Input/output error"),
+        "vanished_6.mp4": ("unreadable", "can't be read: Input/output error"),
         "ok_7.mp4": ("ok", None),
     }
     assert [type(answer) for answer in of(answers, wanted[0])] == [Opened, Clip, Ended]
