@@ -78,11 +78,12 @@ def index(
         encoder=encoder, clip_s=clip_s, stride_s=stride_s, workers=workers or 0, thumbnails=not no_thumbnails
     )
     root = check_root(folder)
-    if encoder is not None:
-        from vidx.encoders import spec
+    path = store_path or default_store()
+    if encoder is not None or not path.exists():
+        from vidx.encoders import DEFAULT, here
 
-        spec(encoder)  # a wrong name must not leave an empty store behind
-    store = Store.create(store_path or default_store())
+        here(encoder or DEFAULT)  # a run that can't be must not leave an empty store behind
+    store = Store.create(path)
     events = index_archive(root, store, options)
     try:
         _print_events(events) if as_json else _show_progress(events, root)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vidx.errors import EncoderBroken, UnknownChoice
+from vidx.errors import EncoderBroken, UnknownChoice, WeightsMissing
 from vidx.plugins import available, load
 from vidx.schema.spaces import Space
 
@@ -83,6 +83,15 @@ def spec(name: str) -> EncoderSpec:
     if name not in known:
         raise UnknownChoice(f"no encoder called {name!r}", hint=f"choose from: {', '.join(known)}")
     return known[name]
+
+
+def here(name: str) -> EncoderSpec:
+    """The spec of an encoder that can be used on this machine. Raises UnknownChoice, WeightsMissing."""
+    found = spec(name)
+    for weights in found.weights:
+        if weights.path is None:
+            raise WeightsMissing(f"the weights of encoder {name} are not on this machine", hint=weights.source)
+    return found
 
 
 def build(name: str) -> VideoTextEncoder:

@@ -159,9 +159,8 @@ class Committer:
         attempt = self._attempts.pop(job.video_id, None) or _Attempt(self._writer.reserve_clip_ids(1), 0)
         copies = self._waiting.pop(job.video_id, [])
         self._ended[job.video_id] = outcome.state
-        if outcome.state == "unreadable":
-            for file in (job.file, *copies):
-                self._file_row(file, None, "unreadable", outcome.reason)
+        if outcome.state == "unreadable":  # the copies keep their rows: the next run takes one of them
+            self._file_row(job.file, None, "unreadable", outcome.reason)
             return [FileDone(file.path, "failed", outcome.reason) for file in (job.file, *copies)]
         self._file_row(job.file, job.video_id, "present")
         usable = outcome.state in ("ok", "partial")

@@ -16,7 +16,7 @@ from uuid import uuid4
 from vidx import __version__, encoders
 from vidx.config import CLIP_S, IndexOptions
 from vidx.encoders import EncoderSpec, VideoTextEncoder
-from vidx.errors import InputError, StoreError, UnknownChoice, WeightsMissing
+from vidx.errors import InputError, StoreError, UnknownChoice
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, decode
 from vidx.indexer.encode import encode
@@ -104,15 +104,12 @@ def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
     """The encoder and the windows of this run, checked before any file is touched."""
     default_space = store.facts().default_space
     default = store.space(default_space).encoder if default_space else encoders.DEFAULT
-    spec = encoders.spec(options.encoder or default)
+    spec = encoders.here(options.encoder or default)
     if default_space and options.encoder is None and spec.space.name != default_space:
         raise StoreError(
             f"the store was indexed with other weights or settings of {default} ({default_space})",
             hint=f"`--encoder {default}` starts a space of its own beside it ({spec.space.name})",
         )
-    for weights in spec.weights:
-        if weights.path is None:
-            raise WeightsMissing(f"the weights of encoder {spec.name} are not on this machine", hint=weights.source)
     if options.decoder not in available("decoders"):
         raise UnknownChoice(
             f"no decoder called {options.decoder!r}", hint=f"choose from: {', '.join(available('decoders'))}"

