@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from vidx import __version__
 from vidx.config import IndexOptions, SearchOptions, default_store
 from vidx.errors import InputError, Interrupted, UnknownChoice, VidxError
-
-if TYPE_CHECKING:
-    from vidx.indexer.commit import FileDone
-    from vidx.indexer.run import Done
 
 store_option = click.option(
     "--store",
@@ -70,6 +63,7 @@ def index(
     as_json: bool,
 ) -> None:
     """Index every video below FOLDER; run it again to pick up what is new."""
+    from vidx.console import print_events, show_progress
     from vidx.indexer.run import index_archive
     from vidx.indexer.walk import check_root
     from vidx.schema.store import Store
@@ -86,7 +80,7 @@ def index(
     store = Store.create(path)
     events = index_archive(root, store, options)
     try:
-        _print_events(events) if as_json else _show_progress(events, root)
+        (print_events if as_json else show_progress)(events, root)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; what was finished is kept", hint="run the same command again to go on"
@@ -123,11 +117,12 @@ def search(text: str, store_path: Path | None, k: int, by: str, format_name: str
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(store_path: Path | None, as_json: bool) -> None:
     """Count what the store holds."""
+    from vidx.export import aligned
     from vidx.schema.store import Store
     from vidx.search.status import status as read_status
 
     facts = read_status(Store.open(store_path or default_store()))
-    click.echo(json.dumps(facts) if as_json else _aligned(facts))
+    click.echo(json.dumps(facts) if as_json else aligned(facts))
 
 
 @vidx.command()
@@ -167,72 +162,6 @@ def _formatter(name: str) -> ModuleType:
             return module
     known = [other for other in available("export") if hasattr(load("export", other), "to_text")]
     raise UnknownChoice(f"no --format called {name!r}", hint=f"choose from: {', '.join(known)}")
-
-
-def _print_events(events: Iterable[FileDone | Done]) -> None:
-    from vidx.indexer.run import Done
-
-    for event in events:
-        if isinstance(event, Done):
-            line: dict[str, Any] = {"event": "done", **event.counts, "seconds": event.seconds}
-        else:
-            line = {"event": "file", **asdict(event), "hours": round(event.hours, 6)}
-        click.echo(json.dumps(line))
-
-
-def _show_progress(events: Iterable[FileDone | Done], root: Path) -> None:
-    """A bar on standard error while it runs, troubles as they come, the account at the end on standard output."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from vidx.export import shown
-    from vidx.indexer.run import Done
-    from vidx.indexer.walk import count_files
-
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    hours, failed = 0.0, 0
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        total = count_files(root) if console.is_terminal else None
-        task = bar.add_task("indexing", total=total, rate="")
-        for event in events:
-            if isinstance(event, Done):
-                done = event
-                continue
-            hours += event.hours
-            if event.state in ("failed", "partial"):
-                failed += event.state == "failed"
-                console.print(f"{event.state}: {shown(event.path)}: {event.reason}")
-            elapsed_h = (bar.tasks[0].elapsed or 0) / 3600
-            rate = f"{hours:.2f} h of video, {hours / elapsed_h:.1f} h/h, {failed} failed" if elapsed_h else ""
-            bar.update(task, advance=event.state != "skipped", rate=rate)
-    counts = done.counts
-    parts = ", ".join(
-        f"{counts[state]} {state.replace('_', ' ')}" for state in counts if state not in ("files", "clips")
-    )
-    click.echo(f"{counts['files']} files: {parts}; {counts['clips']} new clips in {done.seconds:.1f} s")
-
-
-def _aligned(facts: dict[str, Any]) -> str:
-    lines = []
-    for name, value in facts.items():
-        text = ", ".join(f"{n} in {space}" for space, n in value.items()) if isinstance(value, dict) else value
-        lines.append(f"{name.replace('_', ' '):<14} {text}")
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def clock(seconds: float) -> str:
     """H:MM:SS.s, as people read times in a player."""
@@ -12,3 +14,12 @@ def clock(seconds: float) -> str:
 def shown(text: str) -> str:
     """Text that can't play tricks on a terminal: control characters and the like as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def aligned(facts: dict[str, Any]) -> str:
+    """Names and values in two columns, counts by space on one line."""
+    lines = []
+    for name, value in facts.items():
+        text = ", ".join(f"{n} in {space}" for space, n in value.items()) if isinstance(value, dict) else value
+        lines.append(f"{name.replace('_', ' '):<14} {text}")
+    return "\n".join(lines)

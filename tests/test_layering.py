@@ -25,7 +25,8 @@ ALLOWED = {
     "export": {"schema", *GROUND},
     "indexer": {"schema", "decoders", "encoders", "__init__", *GROUND},
     "search": {"schema", "encoders", "vectors", "__init__", *GROUND},
-    "cli": {"schema", "encoders", "export", "indexer", "search", "__init__", *GROUND},
+    "console": {"export", "indexer"},
+    "cli": {"schema", "encoders", "export", "indexer", "search", "console", "__init__", *GROUND},
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.
 STAGES = ["walk", "fingerprint", "probe", "plan", "child", "decode", "encode", "commit", "run"]

@@ -1,0 +1,68 @@
+"""What a command shows on a terminal: progress and events of an index run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from vidx.export import shown
+from vidx.indexer.commit import FileDone
+from vidx.indexer.run import Done
+from vidx.indexer.walk import count_files
+
+
+def print_events(events: Iterable[FileDone | Done], _root: Path) -> None:
+    """One JSON object a line on standard output."""
+    for event in events:
+        if isinstance(event, Done):
+            line: dict[str, Any] = {"event": "done", **event.counts, "seconds": event.seconds}
+        else:
+            line = {"event": "file", **asdict(event), "hours": round(event.hours, 6)}
+        click.echo(json.dumps(line))
+
+
+def show_progress(events: Iterable[FileDone | Done], root: Path) -> None:
+    """A bar on standard error while it runs, troubles as they come, the account at the end on standard output."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    hours, failed = 0.0, 0
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        total = count_files(root) if console.is_terminal else None
+        task = bar.add_task("indexing", total=total, rate="")
+        for event in events:
+            if isinstance(event, Done):
+                done = event
+                continue
+            hours += event.hours
+            if event.state in ("failed", "partial"):
+                failed += event.state == "failed"
+                console.print(f"{event.state}: {shown(event.path)}: {event.reason}")
+            elapsed_h = (bar.tasks[0].elapsed or 0) / 3600
+            rate = f"{hours:.2f} h of video, {hours / elapsed_h:.1f} h/h, {failed} failed" if elapsed_h else ""
+            bar.update(task, advance=event.state != "skipped", rate=rate)
+    counts = done.counts
+    parts = ", ".join(
+        f"{counts[state]} {state.replace('_', ' ')}" for state in counts if state not in ("files", "clips")
+    )
+    click.echo(f"{counts['files']} files: {parts}; {counts['clips']} new clips in {done.seconds:.1f} s")
