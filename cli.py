@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 
@@ -23,10 +26,17 @@ store_option = click.option(
 )
 
 
+_STRICT = 3  # exit code of `--strict` where files failed
+
+
 def _positive(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
     if value is not None and not 0.1 <= value <= 86400:
         raise click.BadParameter("give seconds from 0.1 to 86400")
     return value
+
+
+def _gibibytes(_context: click.Context, _parameter: click.Parameter, value: float) -> int:
+    return round(value * 2**30)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,42 +59,50 @@ def vidx(debug: bool) -> None:
 @click.option(
     "--stride", "stride_s", type=float, callback=_positive, help="A clip every so many seconds.  [default: --clip]"
 )
+@click.option("--decoder", default="pyav", show_default=True, help="Decoder to try first: pyav or decord.")
+@click.option("--decode", type=click.Choice(["exact"]), default="exact", show_default=True, help="Which frames count.")
 @click.option("--workers", type=click.IntRange(1, 256), default=None, help="Decode processes.  [default: one per core]")
-@click.option("--no-thumbnails", is_flag=True, help="Store no small pictures.")
+@click.option(
+    "--stall", "stall_s", type=float, default=60, callback=_positive, help="Kill a decoder silent for so many seconds."
+)
+@click.option(
+    "--memory",
+    "memory_bytes",
+    type=click.FloatRange(1, 1024),
+    default=4,
+    callback=_gibibytes,
+    help="GB of address space for each decode process.",
+)
+@click.option("--thumbnails/--no-thumbnails", default=True, help="Store small pictures.  [default: yes]")
+@click.option("--follow", is_flag=True, help="Follow links to folders outside FOLDER.")
+@click.option("--retry-failed", is_flag=True, help="Try files again that failed before.")
+@click.option("--break-lock", is_flag=True, help="Take over a lock that another host left behind.")
+@click.option("--strict", is_flag=True, help="Exit with 3 if any file failed or is partial.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON event per line on standard output.")
-def index(
-    folder: Path,
-    store_path: Path | None,
-    encoder: str | None,
-    clip_s: float | None,
-    stride_s: float | None,
-    workers: int | None,
-    no_thumbnails: bool,
-    as_json: bool,
-) -> None:
+def index(folder: Path, store_path: Path | None, strict: bool, as_json: bool, **chosen: Any) -> int:
     """Index every video below FOLDER; run it again to pick up what is new."""
     from vidx.console import print_events, show_progress
     from vidx.indexer.run import index_archive
-    from vidx.indexer.walk import check_root
+    from vidx.indexer.walk import absolute_root, is_online, no_files
     from vidx.schema.store import Store
 
-    options = IndexOptions(
-        encoder=encoder, clip_s=clip_s, stride_s=stride_s, workers=workers or 0, thumbnails=not no_thumbnails
-    )
-    root = check_root(folder)
-    path = store_path or default_store()
-    if encoder is not None or not path.exists():
+    options = IndexOptions(**chosen)
+    root, path = absolute_root(folder), store_path or default_store()
+    if options.encoder is not None or not path.exists():
         from vidx.encoders import DEFAULT, here
 
-        here(encoder or DEFAULT)  # a run that can't be must not leave an empty store behind
-    store = Store.create(path)
-    events = index_archive(root, store, options)
+        here(options.encoder or DEFAULT)  # a run that can't be must not leave an empty store behind
+        if not path.exists() and not is_online(root):
+            raise no_files(root)
+    events = index_archive(root, Store.create(path), options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is kept
     try:
-        (print_events if as_json else show_progress)(events, root)
+        counts = (print_events if as_json else show_progress)(events, root)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; what was finished is kept", hint="run the same command again to go on"
         ) from None
+    return _STRICT if strict and counts["failed"] + counts["partial"] else 0
 
 
 @vidx.command()
@@ -114,15 +132,27 @@ def search(text: str, store_path: Path | None, k: int, by: str, format_name: str
 
 @vidx.command()
 @store_option
+@click.option(
+    "--failed", is_flag=True, help="List the files that failed or are partial, with reason and first bad time."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def status(store_path: Path | None, as_json: bool) -> None:
+def status(store_path: Path | None, failed: bool, as_json: bool) -> None:
     """Count what the store holds."""
     from vidx.export import aligned
+    from vidx.export.table import trouble_line
     from vidx.schema.store import Store
     from vidx.search.status import status as read_status
+    from vidx.search.status import troubles
 
-    facts = read_status(Store.open(store_path or default_store()))
-    click.echo(json.dumps(facts) if as_json else aligned(facts))
+    store = Store.open(store_path or default_store())
+    if not failed:
+        facts = read_status(store)
+        click.echo(json.dumps(facts) if as_json else aligned(facts))
+    elif as_json:
+        click.echo(json.dumps({"failed": [asdict(trouble) for trouble in troubles(store)]}))
+    else:
+        for trouble in troubles(store):
+            click.echo(trouble_line(trouble))
 
 
 @vidx.command()

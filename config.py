@@ -17,13 +17,18 @@ class IndexOptions:
     encoder: str | None = None  # None: the store's encoder; for a new store the default of `vidx.encoders`
     clip_s: float | None = None  # None: 10 s for new videos, and videos already planned otherwise stay as they are
     stride_s: float | None = None  # None: as clip_s; smaller overlaps, larger leaves gaps
-    decoder: str = "pyav"
+    decoder: str = "pyav"  # tried first; a file that kills its process is tried with the next one
+    decode: str = "exact"  # every frame asked for is the one on screen at that instant
     batch_size: int = 8  # clips an encoder sees at once, across videos; more only helps on a GPU
-    workers: int = 0  # decode processes; 0: one per core
+    workers: int | None = None  # decode processes; None: one per core
     stall_s: float = 60.0  # a decode process that reports nothing for this long is killed
+    memory_bytes: int = 4 * 2**30  # address space of a decode process; 8K video needs a quarter of it
     commit_s: float = 30.0  # at most this much work is lost to a power cut ...
     commit_clips: int = 5000  # ... or this many clips, whichever comes first
     thumbnails: bool = True
+    retry_failed: bool = False  # contents that failed before are tried again
+    follow: bool = False  # links to folders that lead out of the root
+    break_lock: bool = False  # take over a lock that another host left
 
     @property
     def plan_is_asked(self) -> bool:

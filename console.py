@@ -25,18 +25,23 @@ from vidx.indexer.run import Done
 from vidx.indexer.walk import count_files
 
 
-def print_events(events: Iterable[FileDone | Done], _root: Path) -> None:
-    """One JSON object a line on standard output."""
+def print_events(events: Iterable[FileDone | Done], _root: Path) -> dict[str, int]:
+    """One JSON object a line on standard output; returns the account."""
     for event in events:
         if isinstance(event, Done):
-            line: dict[str, Any] = {"event": "done", **event.counts, "seconds": event.seconds}
+            counts = event.counts
+            line: dict[str, Any] = {"event": "done", **counts, "seconds": event.seconds}
         else:
             line = {"event": "file", **asdict(event), "hours": round(event.hours, 6)}
         click.echo(json.dumps(line))
+    return counts
 
 
-def show_progress(events: Iterable[FileDone | Done], root: Path) -> None:
-    """A bar on standard error while it runs, troubles as they come, the account at the end on standard output."""
+def show_progress(events: Iterable[FileDone | Done], root: Path) -> dict[str, int]:
+    """A bar on standard error while it runs, troubles as they come, the account at the end on standard output.
+
+    Returns the account.
+    """
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     columns = (
         TextColumn("{task.description}"),
@@ -60,9 +65,10 @@ def show_progress(events: Iterable[FileDone | Done], root: Path) -> None:
                 console.print(f"{event.state}: {shown(event.path)}: {event.reason}")
             elapsed_h = (bar.tasks[0].elapsed or 0) / 3600
             rate = f"{hours:.2f} h of video, {hours / elapsed_h:.1f} h/h, {failed} failed" if elapsed_h else ""
-            bar.update(task, advance=event.state != "skipped", rate=rate)
+            bar.update(task, advance=event.state not in ("skipped", "missing"), rate=rate)
     counts = done.counts
     parts = ", ".join(
         f"{counts[state]} {state.replace('_', ' ')}" for state in counts if state not in ("files", "clips")
     )
     click.echo(f"{counts['files']} files: {parts}; {counts['clips']} new clips in {done.seconds:.1f} s")
+    return counts

@@ -13,6 +13,9 @@ import numpy as np
 from vidx.schema.records import Preprocess, Timeline, Video
 
 
+FALLBACKS = ("pyav", "decord")  # a file that kills a process of one is tried once with the next
+
+
 class ShownFrame(Protocol):
     """One decoded frame; `tick` is its own presentation time in stream ticks."""
 
@@ -41,3 +44,13 @@ class OpenVideo(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+def announced(path_bytes: bytes) -> tuple[float, int]:
+    """What a container says of itself, read without its packets: duration in seconds and frames, 0 for unknown.
+
+    Of the first real video stream. Raises NotVideo, Unreadable or OSError.
+    """
+    from vidx.decoders import _packets  # which imports av: listing the choices must not
+
+    return _packets.announced(path_bytes)

@@ -20,6 +20,7 @@ _RESETTABLE_CLOCKS = {"mpegts", "mpeg"}  # containers whose clock may start anew
 _BACK_S = 1.0  # a decode time that falls back by more than this is a new clock
 _LEAP_S = 3600.0  # so is a leap forward by more than this; a shorter one is a gap
 _PACKETS_PER_SIGN_OF_LIFE = 512
+_DISK_BLOCK_BYTES = 16 * 2**20
 _MISSING_END_S = 1.0  # a Matroska file that ends this much before its stated duration was cut
 _MAGIC = (
     (4, b"ftyp"),
@@ -61,6 +62,19 @@ def open_container(path_bytes: bytes) -> av.container.InputContainer:
         if isinstance(error, OSError):  # the disk's trouble, not the content's
             raise
         raise Unreadable(f"can't be opened: {error.strerror or error}") from error
+
+
+def raise_what_is_not_the_content(error: av.error.FFmpegError, path_bytes: bytes, alive: Callable[[], None]) -> None:
+    """Raise MemoryError where FFmpeg ran out of it, and OSError where the disk refuses; return where neither is so.
+
+    FFmpeg reports "Input/output error" for some cut files too, so the disk itself is asked: by reading the file.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, OSError) and not isinstance(error, av.error.EOFError):
+        with open(path_bytes, "rb", buffering=0) as file:
+            while file.read(_DISK_BLOCK_BYTES):
+                alive()
 
 
 def first_video(container: av.container.InputContainer) -> av.VideoStream:
@@ -136,8 +150,8 @@ class _Packets:
                 self._add(packet)
                 if self.count % _PACKETS_PER_SIGN_OF_LIFE == 0:
                     alive()
-        except av.error.FFmpegError:
-            return  # the container ends here; what is missing shows in the counts
+        except av.error.FFmpegError as error:  # the container ends here; what is missing shows in the counts
+            raise_what_is_not_the_content(error, os.fsencode(container.name.removeprefix("file:")), alive)
 
     def _add(self, packet: av.Packet) -> None:
         self.count += 1
@@ -162,7 +176,9 @@ def _ticks_by_decoding(
     for packet in container.demux(stream):
         try:
             ticks += [frame.pts for frame in packet.decode() if frame.pts is not None]
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
             continue
         alive()
     return ticks

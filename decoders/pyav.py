@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from vidx.decoders import ShownFrame
-from vidx.decoders._packets import first_video, open_container, read_timeline
+from vidx.decoders._packets import first_video, open_container, raise_what_is_not_the_content, read_timeline
 from vidx.decoders._picture import PyAVPicture
 from vidx.errors import Unreadable
 from vidx.schema.records import Video
@@ -125,6 +125,7 @@ class PyAVVideo:
             except StopIteration:
                 return
             except av.error.FFmpegError as error:  # the container itself can't go on
+                raise_what_is_not_the_content(error, self._path, self._alive)
                 if not isinstance(error, av.error.EOFError):
                     self._damaged(f"reading: {error.strerror}", position)
                 return
@@ -137,6 +138,7 @@ class PyAVVideo:
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
+                raise_what_is_not_the_content(error, self._path, self._alive)
                 self._damaged(f"decoding: {error.strerror}", position)
 
     def _damaged(self, what: str, at_s: float | None) -> None:

@@ -17,9 +17,10 @@ def shown(text: str) -> str:
 
 
 def aligned(facts: dict[str, Any]) -> str:
-    """Names and values in two columns, counts by space on one line."""
+    """Names and values in two columns; what a value holds of its own stands on its line, deeper things are left out."""
     lines = []
     for name, value in facts.items():
-        text = ", ".join(f"{n} in {space}" for space, n in value.items()) if isinstance(value, dict) else value
-        lines.append(f"{name.replace('_', ' '):<14} {text}")
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {part}" for key, part in value.items() if not isinstance(part, dict))
+        lines.append(f"{name.replace('_', ' '):<14} {shown(str(value))}")
     return "\n".join(lines)

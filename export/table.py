@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidx.export import clock, shown
-from vidx.schema.records import Answer
+from vidx.schema.records import Answer, Trouble
 
 
 def to_text(answer: Answer) -> str:
@@ -14,3 +14,9 @@ def to_text(answer: Answer) -> str:
         times = f"{clock(hit.start_s):>10}  {clock(hit.end_s):>10}"
         lines.append(f"{hit.rank:>3}  {hit.score:>6.3f}  {times}  {shown(hit.path)}{offline}")
     return "\n".join(lines)
+
+
+def trouble_line(trouble: Trouble) -> str:
+    """One line of `vidx status --failed`."""
+    at = "" if trouble.first_bad_s is None else f" (first bad at {clock(trouble.first_bad_s)})"
+    return f"{trouble.state:<7}  {shown(trouble.path)}: {shown(trouble.reason)}{at}"

@@ -1,8 +1,8 @@
 """The decode process: takes one job at a time on a pipe, answers with facts, clips and one outcome.
 
-Started as `python -m vidx.indexer.child READ_FD WRITE_FD`. It handles files that may crash, hang or grow it without
-bound, so it holds nothing that matters: its parent may kill it at any instant. Headers travel as JSON and pixels as
-plain bytes; nothing is unpickled from a process that a hostile file may have taken over.
+Started as `python -m vidx.indexer.child READ_FD WRITE_FD MEMORY_BYTES`. It handles files that may crash, hang or grow
+it without bound, so it holds nothing that matters: its parent may kill it at any instant. Headers travel as JSON and
+pixels as plain bytes; nothing is unpickled from a process that a hostile file may have taken over.
 """
 
 from __future__ import annotations
@@ -10,29 +10,36 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import resource
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidx.decoders import OpenVideo
+from vidx.decoders import OpenVideo, announced
 from vidx.errors import MediaError, NotVideo
-from vidx.indexer.plan import Windows, plan
+from vidx.indexer.fingerprint import WHOLE_BYTES
+from vidx.indexer.plan import Windows, plan, window_at
 from vidx.plugins import load
-from vidx.schema.records import Outcome, PlannedClip, Preprocess
+from vidx.schema.records import Outcome, PlannedClip, Preprocess, Timeline, Video
 
 _SIGN_OF_LIFE_S = 1.0
 _PR_SET_PDEATHSIG = 1
+_TOO_MUCH_MEMORY = "decoding needs more memory than it may have"
 
 
-def main(read_fd: int, write_fd: int) -> None:
+def main(read_fd: int, write_fd: int, memory_bytes: int) -> None:
     """Serve jobs until the parent closes the pipe."""
     _die_with_parent()
+    if sys.platform == "linux":  # others don't hold to it
+        # Address space, not resident memory: an allocation beyond it is refused, and the decoder can say so.
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     jobs, answers = Connection(read_fd, writable=False), _Answers(Connection(write_fd, readable=False))
     while True:
         try:
@@ -44,30 +51,89 @@ def main(read_fd: int, write_fd: int) -> None:
 
 def _serve(job: dict[str, Any], answers: _Answers) -> None:
     path = bytes.fromhex(job["path_hex"])
-    preprocess = Preprocess(**job["preprocess"])
-    decoder = load("decoders", job["decoder"])
     video: OpenVideo | None = None
+    versions: dict[str, str] = {}
     try:
-        video = decoder.open_video(path, threads=job["threads"], alive=answers.alive)
-        clips = plan(video.timeline, Windows(**job["windows"]))
-        answers.send({"kind": "opened", "facts": asdict(video.facts), "n_clips": len(clips)})
-        sent = 0
-        for clip, pictures in _decode(video, clips, preprocess, job["thumbnails"]):
-            _send_clip(answers, clip, pictures)
-            sent += 1
-        outcome = _outcome(video, sent, len(clips))
+        if job["kind"] == "announced":
+            duration_s, frames = announced(path)
+            answers.send({"kind": "announced", "duration_s": duration_s, "frames": frames})
+            outcome = Outcome("ok")
+        else:
+            decoder = load("decoders", job["decoder"])
+            versions = decoder.VERSIONS
+            video = decoder.open_video(path, threads=job["threads"], alive=answers.alive)
+            clips = _planned(job, video.timeline)
+            outcome = _decode_clips(job, video, clips, versions, answers)
     except NotVideo as error:
         outcome = Outcome("not_video", str(error))
     except MediaError as error:
         outcome = Outcome("failed", str(error), 0.0)
+    except MemoryError:
+        outcome = Outcome("failed", _TOO_MUCH_MEMORY)
     except OSError as error:
         outcome = Outcome("unreadable", f"can't be read: {error.strerror or error}")
-    except MemoryError:
-        outcome = Outcome("failed", "needs too much memory")
     finally:
         if video is not None:
             video.close()
-    answers.send({"kind": "end", **asdict(replace(outcome, versions=decoder.VERSIONS))})
+    if outcome.reason == _TOO_MUCH_MEMORY or (outcome.state in ("failed", "partial") and _memory_is_short()):
+        answers.send({"kind": "gave up", "reason": _TOO_MUCH_MEMORY})
+        return
+    answers.send({"kind": "end", **asdict(replace(outcome, versions=versions))})
+
+
+def _memory_is_short() -> bool:
+    """Whether memory may be what a file failed for: decoders call a refused allocation damage, too."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return False
+    [peak_kib] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmPeak" in line]
+    return int(peak_kib) * 1024 > limit / 2
+
+
+def _planned(job: dict[str, Any], line: Timeline) -> list[PlannedClip]:
+    """The clips a job asks for: all windows of a video, one around an instant, or one of given ticks."""
+    match job["kind"]:
+        case "windows":
+            return plan(line, Windows(**job["windows"]))
+        case "at":
+            return [window_at(line, job["at_s"], job["clip_s"], job["frames"])]
+    return [PlannedClip(0.0, 0.0, tuple(job["ticks"]))]
+
+
+def _n_done(job: dict[str, Any], versions: dict[str, str], n_planned: int) -> int:
+    """How many clips an earlier run has committed that this process would make again just the same."""
+    resume = job.get("resume")
+    return resume["n_done"] if resume and (resume["versions"], resume["n_planned"]) == (versions, n_planned) else 0
+
+
+def _decode_clips(
+    job: dict[str, Any], video: OpenVideo, clips: list[PlannedClip], versions: dict[str, str], answers: _Answers
+) -> Outcome:
+    """Send all clips but those done already; or all of them after all, where the rest turns out to be damaged.
+
+    What damage does to a frame may hang on the frames decoded before it, so a damaged video is decoded in one go.
+    """
+    preprocess = Preprocess(**job["preprocess"])
+    found_on_opening = video.damage
+    facts = asdict(_with_announced(video.facts, bytes.fromhex(job["path_hex"])))
+    for skipped in (_n_done(job, versions, len(clips)), 0):
+        opened = {"kind": "opened", "facts": facts, "n_clips": len(clips), "skipped": skipped, "versions": versions}
+        answers.send(opened)
+        sent = skipped
+        for clip, pictures in _decode(video, clips[skipped:], preprocess, job["thumbnails"]):
+            _send_clip(answers, clip, pictures, damaged=video.damage != found_on_opening)
+            sent += 1
+        if skipped == 0 or video.damage == found_on_opening:
+            break
+    return _outcome(video, clips, sent)
+
+
+def _with_announced(facts: Video, path: bytes) -> Video:
+    """Of large files, whose fingerprint is a sample, keep what tells them apart where that is equal."""
+    if facts.size_bytes <= WHOLE_BYTES:
+        return facts
+    duration_s, frames = announced(path)
+    return replace(facts, announced_s=duration_s, announced_frames=frames)
 
 
 @dataclass(frozen=True)
@@ -97,7 +163,7 @@ def _decode(
         yield clip, [held[tick] for tick in clip.ticks]
 
 
-def _send_clip(answers: _Answers, clip: PlannedClip, pictures: list[_Picture]) -> None:
+def _send_clip(answers: _Answers, clip: PlannedClip, pictures: list[_Picture], *, damaged: bool) -> None:
     middle = pictures[len(pictures) // 2]
     pixels = np.stack([picture.pixels for picture in pictures])
     header = {
@@ -107,15 +173,20 @@ def _send_clip(answers: _Answers, clip: PlannedClip, pictures: list[_Picture]) -
         "frame_pts": [picture.tick for picture in pictures],
         "thumbnail_pts": middle.tick,
         "shape": pixels.shape,
+        "damaged": damaged,
     }
     answers.send(header, pixels.tobytes(), middle.thumbnail)
 
 
-def _outcome(video: OpenVideo, sent: int, planned: int) -> Outcome:
-    if sent == planned and video.damage is None:
+def _outcome(video: OpenVideo, clips: list[PlannedClip], sent: int) -> Outcome:
+    if sent == len(clips) and video.damage is None:
         return Outcome("ok")
-    reason = video.damage or f"decoding ended after {sent} of {planned} clips"
-    return Outcome("partial" if sent else "failed", reason, video.first_bad_s)
+    first_missing_s = clips[min(sent, len(clips) - 1)].start_s
+    return Outcome(
+        "partial" if sent else "failed",
+        video.damage or f"decoding ended after {sent} of {len(clips)} clips",
+        video.first_bad_s if video.first_bad_s is not None else first_missing_s,
+    )
 
 
 class _Answers:
@@ -143,6 +214,7 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle, though a whole group may be sent them
+        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(BrokenPipeError):  # the parent is gone
-        main(int(sys.argv[1]), int(sys.argv[2]))
+        main(*map(int, sys.argv[1:]))

@@ -15,11 +15,14 @@ from typing import Any
 
 from vidx.config import IndexOptions
 from vidx.errors import IdsExhausted
+from vidx.indexer.attempts import Attempt, Work
 from vidx.indexer.decode import Ended, Opened
 from vidx.indexer.encode import EncodedClip
 from vidx.indexer.probe import Duplicate, Job, Known, Settled, UnreadableFile
+from vidx.indexer.vanished import Vanished
 from vidx.indexer.walk import Skipped
-from vidx.schema.records import FoundFile, Outcome, Video
+from vidx.schema.records import FoundFile, Outcome
+from vidx.schema.unfinished import Unfinished
 from vidx.schema.writer import Commit, StoreWriter
 
 COUNTED = ("indexed", "linked", "unchanged", "failed", "partial", "not_video")  # disjoint; together: files
@@ -27,7 +30,7 @@ COUNTED = ("indexed", "linked", "unchanged", "failed", "partial", "not_video")  
 
 @dataclass(frozen=True)
 class FileDone:
-    """One file accounted for. `state` is one of COUNTED or `skipped`."""
+    """One file accounted for. `state` is one of COUNTED, `skipped` or `missing`."""
 
     path: str
     state: str
@@ -43,44 +46,28 @@ class Counts:
     clips: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """As in the `done` event: `files` is the sum of COUNTED, `skipped` stands beside it."""
+        """As in the `done` event: `files` is the sum of COUNTED; `skipped` and `missing` stand beside it."""
         states = {state: self.states[state] for state in COUNTED}
-        return {"files": sum(states.values()), **states, "skipped": self.states["skipped"], "clips": self.clips}
-
-
-@dataclass
-class _Attempt:
-    """A job whose clips are coming in."""
-
-    first_clip_id: int
-    n_planned: int
-    video: Video | None = None
-    n_clips: int = 0
+        beside = {state: self.states[state] for state in ("skipped", "missing")}
+        return {"files": sum(states.values()), **states, **beside, "clips": self.clips}
 
 
 class Committer:
     """Takes what the stages before it yield, in any mixture of jobs, and reports each file when it is accounted for."""
 
     def __init__(
-        self,
-        writer: StoreWriter,
-        space: str,
-        options: IndexOptions,
-        provenance: Callable[[], dict[str, Any]],
-        known_videos: Callable[[str], bool],
+        self, writer: StoreWriter, space: str, options: IndexOptions, provenance: Callable[[], dict[str, Any]]
     ) -> None:
-        """`provenance` gives the columns of `indexed` that are the same for a whole run, asked for on first use;
-        `known_videos` tells whether the videos table already has a content."""
-        self._writer, self._space, self._options = writer, space, options
-        self._provenance, self._known_videos = provenance, known_videos
+        """`provenance` gives the columns of `indexed` that are the same for a whole run, asked for on first use."""
+        self._writer, self._space, self._options, self._provenance = writer, space, options, provenance
         self._pending = Commit()
         self._last_commit = time.monotonic()
-        self._attempts: dict[str, _Attempt] = {}
+        self._work: dict[str, Work] = {}
         self._ended: dict[str, str] = {}  # contents of this run that duplicates may still ask for
         self._waiting: dict[str, list[FoundFile]] = defaultdict(list)
         self.counts = Counts()
 
-    def take(self, item: Opened | EncodedClip | Ended | Settled) -> list[FileDone]:
+    def take(self, item: Opened | EncodedClip | Ended | Settled | Vanished) -> list[FileDone]:
         """Account for one item; commits when enough has come together. Raises StoreError."""
         done = self._account(item)
         for file in done:
@@ -92,13 +79,17 @@ class Committer:
 
     def flush(self) -> None:
         """Commit what is there. Clips of unfinished jobs go along: nobody sees them until their `indexed` row comes."""
+        for work in self._work.values():
+            if work.attempts and work.attempts[-1].n_clips:
+                attempt = work.attempts[-1]
+                self._pending.unfinished.append(self._unfinished(work.job, attempt, resumable=not attempt.damaged))
         pending, self._pending = self._pending, Commit()  # whatever happens, nothing is written twice
         if pending:
             with _uninterrupted():
                 self._writer.commit(self._space, pending)
         self._last_commit = time.monotonic()
 
-    def _account(self, item: Opened | EncodedClip | Ended | Settled) -> list[FileDone]:
+    def _account(self, item: Opened | EncodedClip | Ended | Settled | Vanished) -> list[FileDone]:
         match item:
             case Skipped():
                 return [FileDone(item.path, "skipped", item.reason)]
@@ -109,9 +100,10 @@ class Committer:
                 return [self._known(item)]
             case Duplicate():
                 return self._duplicate(item)
+            case Vanished():
+                return self._vanished(item)
             case Opened():
-                first = self._writer.reserve_clip_ids(item.n_clips)
-                self._attempts[item.job.video_id] = _Attempt(first, item.n_clips, item.video)
+                self._open(item)
             case EncodedClip():
                 self._clip(item)
             case Ended():
@@ -119,7 +111,7 @@ class Committer:
         return []
 
     def _known(self, known: Known) -> FileDone:
-        if not known.unchanged:
+        if not known.up_to_date:
             self._file_row(known.file, known.video_id, "present")
         if known.state == "ok":
             return FileDone(known.file.path, "unchanged" if known.unchanged else "linked")
@@ -134,8 +126,22 @@ class Committer:
         self._waiting[duplicate.video_id].append(duplicate.file)
         return []
 
+    def _vanished(self, gone: Vanished) -> list[FileDone]:
+        if gone.forget or gone.is_news:
+            self._file_row(gone.file, gone.video_id, "forgotten" if gone.forget else "missing")
+        return [] if gone.forget else [FileDone(gone.file.path, "missing", "not there now; still searchable")]
+
+    def _open(self, opened: Opened) -> None:
+        work = self._work.setdefault(opened.job.video_id, Work.of(opened.job))
+        if opened.skipped and opened.job.resume is not None:
+            first_clip_id = opened.job.resume.attempt.first_clip_id
+        else:
+            first_clip_id = self._writer.reserve_clip_ids(opened.n_clips)
+        work.open(opened, first_clip_id)
+
     def _clip(self, clip: EncodedClip) -> None:
-        attempt = self._attempts[clip.job.video_id]
+        work = self._work[clip.job.video_id]
+        attempt = work.attempts[-1]
         if attempt.n_clips == attempt.n_planned:
             raise IdsExhausted(f"{clip.job.file.path} gave more than the {attempt.n_planned} clips it was planned for")
         self._pending.clips.append(
@@ -150,15 +156,20 @@ class Committer:
             }
         )
         attempt.n_clips += 1
-        if clip.thumbnail is not None:
+        attempt.end_s, attempt.damaged = clip.end_s, attempt.damaged or clip.damaged
+        if clip.thumbnail is not None and clip.thumbnail_pts not in work.pictures:
+            work.pictures.add(clip.thumbnail_pts)
             key = {"video_id": clip.job.video_id, "frame_pts": clip.thumbnail_pts}
             self._pending.thumbnails.append({**key, "image": clip.thumbnail})
 
     def _end(self, ended: Ended) -> list[FileDone]:
-        job, outcome = ended.job, ended.outcome
-        attempt = self._attempts.pop(job.video_id, None) or _Attempt(self._writer.reserve_clip_ids(1), 0)
+        job = ended.job
+        outcome, attempt = self._work.pop(job.video_id, Work.of(job)).settle(ended.outcome)
         copies = self._waiting.pop(job.video_id, [])
         self._ended[job.video_id] = outcome.state
+        if attempt is not None and attempt.n_clips:
+            resumable = outcome.state != "unreadable" and not attempt.damaged
+            self._pending.unfinished.append(self._unfinished(job, attempt, resumable=resumable))
         if outcome.state == "unreadable":  # the copies keep their rows: the next run takes one of them
             self._file_row(job.file, None, "unreadable", outcome.reason)
             return [FileDone(file.path, "failed", outcome.reason) for file in (job.file, *copies)]
@@ -166,15 +177,17 @@ class Committer:
         usable = outcome.state in ("ok", "partial")
         if usable or not job.replaces:
             self._indexed_row(job, outcome, attempt)
-        self.counts.clips += attempt.n_clips if usable else 0
-        hours = attempt.video.duration_s / 3600 if usable and attempt.video else 0.0
+        self.counts.clips += attempt.n_clips if usable and attempt else 0
+        hours = attempt.video.duration_s / 3600 if usable and attempt else 0.0
         state = "indexed" if outcome.state == "ok" else outcome.state
         done = FileDone(job.file.path, state, outcome.reason, hours)
         return [done, *(_copy_of(file, outcome.state) for file in copies)]
 
-    def _indexed_row(self, job: Job, outcome: Outcome, attempt: _Attempt) -> None:
-        if attempt.video is not None and not self._known_videos(job.video_id):
+    def _indexed_row(self, job: Job, outcome: Outcome, attempt: Attempt | None) -> None:
+        if attempt is not None and not job.in_videos:
             self._pending.videos.append(asdict(attempt.video))
+        first_clip_id = self._writer.reserve_clip_ids(1) if attempt is None else attempt.first_clip_id
+        usable = attempt is not None and outcome.state in ("ok", "partial")
         self._pending.indexed.append(
             {
                 **self._provenance(),
@@ -183,11 +196,28 @@ class Committer:
                 "state": outcome.state,
                 "reason": outcome.reason,
                 "first_bad_s": outcome.first_bad_s,
+                "decoder": self._options.decoder if attempt is None else attempt.decoder,
                 "versions": json.dumps(outcome.versions),
-                "first_clip_id": attempt.first_clip_id,
-                "n_clips": attempt.n_clips if outcome.state in ("ok", "partial") else 0,
+                "first_clip_id": first_clip_id,
+                "n_clips": attempt.n_clips if usable and attempt else 0,
                 "indexed_at": datetime.now(UTC),
             }
+        )
+
+    def _unfinished(self, job: Job, attempt: Attempt, *, resumable: bool) -> Unfinished:
+        provenance = self._provenance()
+        return Unfinished(
+            video_id=job.video_id,
+            space=self._space,
+            plan=provenance["plan"],
+            decoder=attempt.decoder,
+            decode_mode=provenance["decode_mode"],
+            versions=attempt.versions,
+            device=provenance["device"],
+            precision=provenance["precision"],
+            first_clip_id=attempt.first_clip_id,
+            n_planned=attempt.n_planned,
+            resumable=resumable,
         )
 
     def _file_row(self, file: FoundFile, video_id: str | None, state: str, reason: str | None = None) -> None:
@@ -214,15 +244,17 @@ def _copy_of(file: FoundFile, state: str) -> FileDone:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the body is done: tables are written one after another, and belong together."""
+    """Hold Ctrl-C and SIGTERM back until the body is done: the tables it writes one after another belong together."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread is interrupted
         return
     asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
+    held = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _frame: asked.append(number)) for number in held]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(held, before, strict=True):
+            signal.signal(number, handler)
     if asked:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Decoding in child processes that can be killed, several at a time, watched for signs of life.
+"""Decoding in several child processes at a time.
 
 Each child is owned by one thread here, which feeds it jobs and passes its answers into one bounded queue. A full queue
 blocks the thread, the pipe fills, the child waits: no stage runs ahead of the next.
@@ -7,57 +7,59 @@ blocks the thread, the pipe fills, the child waits: no stage runs ahead of the n
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, fields
-from multiprocessing.connection import Connection
 from typing import IO, Any
 
 import numpy as np
 
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Found, Job, Settled
+from vidx.indexer.process import DecodeProcess, Limits, ProcessDied, job_message
 from vidx.indexer.walk import storable_mtime_ns
 from vidx.schema.records import DecodedClip, FoundFile, Outcome, Preprocess, Video
 
-_LAST_WORDS_S = 5.0
 _QUEUE_LENGTH = 8  # answers waiting for the encoder; a clip is a few MB
 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What every decode process is told."""
+    """What every decode process is told. A file that kills a process of one decoder is tried with the next."""
 
-    decoder: str
+    decoders: tuple[str, ...]
     preprocess: Preprocess
     windows: Windows
     thumbnails: bool
     workers: int
-    stall_s: float
+    limits: Limits
     log: IO[bytes]
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A job's container facts, and how many clips its plan has."""
+    """A job's container facts, and how many clips its plan has; the first `skipped` of them are in the store already.
+
+    A second one for the same job means that it is decoded anew, and what came before does not count.
+    """
 
     job: Job
     video: Video
     n_clips: int
+    skipped: int
+    decoder: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One decoded clip of a job."""
+    """One decoded clip of a job; `damaged` if damage was met in the video before its end."""
 
     job: Job
     clip: DecodedClip
+    damaged: bool
 
 
 @dataclass(frozen=True)
@@ -116,124 +118,89 @@ class _Source:
 
 
 def _serve(source: _Source, options: DecodeOptions, answers: queue.Queue[Any], stop: threading.Event) -> None:
-    child: DecodeProcess | None = None
+    worker = _Worker(options, stop)
     try:
         while not stop.is_set() and (item := source.next()) is not None:
-            if not isinstance(item, Job):
+            if isinstance(item, Job):
+                for answer in worker.run(item):
+                    answers.put(answer)
+            else:
                 answers.put(item)
-                continue
-            if child is None or not child.usable:
-                child = DecodeProcess(options)
-            for answer in child.run(item, stop):
-                answers.put(answer)
     except BaseException as error:  # handed to the consumer, which raises it
         answers.put(error)
     finally:
-        if child is not None:
-            child.kill()
+        worker.close()
         answers.put(None)
 
 
-class DecodeProcess:
-    """One child. A job that crashes or stalls it ends as failed, and the child is dead."""
+class _Worker:
+    """Runs jobs in one child process, and in a new one where that died."""
 
-    def __init__(self, options: DecodeOptions) -> None:
-        self._options = options
-        job_read, job_write = os.pipe()
-        answer_read, answer_write = os.pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "vidx.indexer.child", str(job_read), str(answer_write)],
-            pass_fds=(job_read, answer_write),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=options.log,
-        )
-        os.close(job_read)
-        os.close(answer_write)
-        self._jobs = Connection(job_write, readable=False)
-        self._answers = Connection(answer_read, writable=False)
-        self.usable = True
+    def __init__(self, options: DecodeOptions, stop: threading.Event) -> None:
+        self._options, self._stop = options, stop
+        self._process: DecodeProcess | None = None
 
-    def run(self, job: Job, stop: threading.Event) -> Iterator[Answer]:
-        """Answers of one job. Ends without an Ended only when `stop` is set."""
-        try:
-            self._jobs.send_bytes(json.dumps(self._message(job)).encode())
-            video: Video | None = None
-            while not stop.is_set():
-                header, payloads = self._receive(stop)
-                match header["kind"]:
-                    case "opened":
-                        video = Video(**{**header["facts"], "video_id": job.video_id})
-                        yield Opened(job, video, header["n_clips"])
-                    case "clip":
-                        assert video is not None
-                        yield Clip(job, _clip(header, payloads, video))
-                    case "end":
-                        outcome = Outcome(**{f.name: header[f.name] for f in fields(Outcome)})
-                        yield Ended(job, _if_still_the_same(job.file, outcome))
-                        return
-        except _Stalled:
-            self.kill()
-            yield Ended(job, Outcome("failed", f"decoding made no progress for {self._options.stall_s:g} s"))
-        except (EOFError, OSError, ValueError, KeyError, TypeError):  # gone, or talking nonsense
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_LAST_WORDS_S)  # its pipe closes before it is gone with its own exit code
-            self.kill()
-            yield Ended(job, Outcome("failed", f"the decoder crashed ({_signal_name(self._process.returncode)})"))
-
-    def kill(self) -> None:
-        """End the child at once, whatever it is doing."""
-        self.usable = False
-        self._process.kill()
-        self._process.wait()
-        self._jobs.close()
-        self._answers.close()
-
-    def _message(self, job: Job) -> dict[str, Any]:
-        return {
-            "path_hex": job.file.path_bytes.hex(),
-            "decoder": self._options.decoder,
-            "threads": max(1, (os.cpu_count() or 1) // self._options.workers),
-            "windows": asdict(self._options.windows),
-            "preprocess": asdict(self._options.preprocess),
-            "thumbnails": self._options.thumbnails,
-        }
-
-    def _receive(self, stop: threading.Event) -> tuple[dict[str, Any], list[bytes]]:
-        """The next message. Raises _Stalled; time spent waiting for the encoder does not count."""
-        waited_s = 0.0
-        while not self._answers.poll(min(0.5, self._options.stall_s)):
-            waited_s += min(0.5, self._options.stall_s)
-            if waited_s >= self._options.stall_s or stop.is_set():
-                raise _Stalled
-        with self._killed_after_stall():  # a message that has begun may never end
-            header = json.loads(self._answers.recv_bytes())
-            return header, [self._answers.recv_bytes() for _ in range(header["payloads"])]
-
-    @contextlib.contextmanager
-    def _killed_after_stall(self) -> Iterator[None]:
-        """Kill the child, which unblocks a read from it, unless the body ends in time. Raises _Stalled then."""
-        stalled = threading.Event()
-
-        def end() -> None:
-            stalled.set()
+    def close(self) -> None:
+        if self._process is not None:
             self._process.kill()
 
-        timer = threading.Timer(self._options.stall_s, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except (EOFError, OSError):
-            if stalled.is_set():
-                raise _Stalled from None
-            raise
-        finally:
-            timer.cancel()
+    def run(self, job: Job) -> Iterator[Answer]:
+        """Answers of one job. Ends without an Ended only when `stop` is set."""
+        deaths: dict[str, str] = {}
+        for decoder in self._options.decoders:
+            try:
+                yield from self._answers(job, decoder)
+                return
+            except ProcessDied as death:
+                deaths[decoder] = str(death)
+        reason = "; ".join(f"{decoder}: {death}" for decoder, death in deaths.items())
+        yield Ended(job, _if_still_the_same(job.file, Outcome("failed", reason, 0.0)))
+
+    def _answers(self, job: Job, decoder: str) -> Iterator[Answer]:
+        """What one decoder makes of a job. Raises ProcessDied."""
+        if self._process is None or not self._process.usable:
+            self._process = DecodeProcess(self._options.limits, self._options.log)
+        video: Video | None = None
+        for header, payloads in self._process.answers(self._message(job, decoder), self._stop):
+            try:
+                answer = _read(job, decoder, header, payloads, video)
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                self._process.kill()
+                raise ProcessDied("the decoder talked nonsense") from error
+            if isinstance(answer, Opened):
+                video = answer.video
+            yield answer
+
+    def _message(self, job: Job, decoder: str) -> dict[str, Any]:
+        options = self._options
+        asked: dict[str, Any] = {"kind": "windows", "windows": asdict(options.windows)}
+        if job.resume is not None and job.resume.attempt.decoder == decoder:
+            attempt = job.resume.attempt
+            asked["resume"] = {
+                "n_done": job.resume.n_done,
+                "n_planned": attempt.n_planned,
+                "versions": attempt.versions,
+            }
+        threads = max(1, (os.cpu_count() or 1) // options.workers)
+        return job_message(
+            job.file.path_bytes, asked, decoder, options.preprocess, thumbnails=options.thumbnails, threads=threads
+        )
 
 
-class _Stalled(Exception):
-    pass
+def _read(job: Job, decoder: str, header: dict[str, Any], payloads: list[bytes], video: Video | None) -> Answer:
+    """One message of a child. Raises ValueError, KeyError, TypeError or IndexError for one that makes no sense."""
+    match header["kind"]:
+        case "opened":
+            facts = Video(**{**header["facts"], "video_id": job.video_id})
+            return Opened(job, facts, header["n_clips"], header["skipped"], decoder, header["versions"])
+        case "clip":
+            if video is None:
+                raise ValueError("a clip of a video that was not opened")
+            return Clip(job, _clip(header, payloads, video), header["damaged"])
+        case "end":
+            outcome = Outcome(**{f.name: header[f.name] for f in fields(Outcome)})
+            return Ended(job, _if_still_the_same(job.file, outcome))
+    raise ValueError(f"unknown message {header['kind']}")
 
 
 def _if_still_the_same(file: FoundFile, outcome: Outcome) -> Outcome:
@@ -260,7 +227,3 @@ def _clip(header: dict[str, Any], payloads: list[bytes], video: Video) -> Decode
         thumbnail=payloads[1] or None,
         thumbnail_pts=header["thumbnail_pts"],
     )
-
-
-def _signal_name(returncode: int) -> str:
-    return signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"

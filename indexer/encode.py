@@ -25,23 +25,24 @@ class EncodedClip:
     vector: np.ndarray
     thumbnail: bytes | None
     thumbnail_pts: int
+    damaged: bool = False  # see Clip
 
 
 def encode(
     answers: Iterable[Answer | Settled], encoder: VideoTextEncoder, batch_size: int
 ) -> Iterator[Opened | EncodedClip | Ended | Settled]:
-    """Replace every Clip by an EncodedClip. A job's clips stay in order and before its Ended; all else passes at once.
+    """Replace every Clip by an EncodedClip. The answers of a job stay in order; all else passes at once.
 
     Raises EncoderBroken when the vectors can't be right.
     """
-    waiting: list[Clip | Ended] = []
+    waiting: list[Answer] = []
     n_clips = 0
     for answer in answers:
         if isinstance(answer, Clip):
             waiting.append(answer)
             n_clips += 1
-        elif isinstance(answer, Ended) and any(earlier.job == answer.job for earlier in waiting):
-            waiting.append(answer)  # behind its clips
+        elif isinstance(answer, Opened | Ended) and any(earlier.job == answer.job for earlier in waiting):
+            waiting.append(answer)  # behind the clips of its job
         else:
             yield answer
         if n_clips == batch_size:
@@ -50,11 +51,11 @@ def encode(
     yield from _encode_batch(waiting, encoder)
 
 
-def _encode_batch(waiting: list[Clip | Ended], encoder: VideoTextEncoder) -> Iterator[EncodedClip | Ended]:
+def _encode_batch(waiting: list[Answer], encoder: VideoTextEncoder) -> Iterator[Opened | EncodedClip | Ended]:
     clips = [answer.clip for answer in waiting if isinstance(answer, Clip)]
     vectors = iter(_vectors(clips, encoder))
     for answer in waiting:
-        yield _encoded(answer.job, answer.clip, next(vectors)) if isinstance(answer, Clip) else answer
+        yield _encoded(answer, next(vectors)) if isinstance(answer, Clip) else answer
 
 
 def _vectors(clips: list[DecodedClip], encoder: VideoTextEncoder) -> np.ndarray:
@@ -66,9 +67,10 @@ def _vectors(clips: list[DecodedClip], encoder: VideoTextEncoder) -> np.ndarray:
     return vectors
 
 
-def _encoded(job: Job, clip: DecodedClip, vector: np.ndarray) -> EncodedClip:
+def _encoded(answer: Clip, vector: np.ndarray) -> EncodedClip:
+    clip = answer.clip
     return EncodedClip(
-        job=job,
+        job=answer.job,
         start_s=clip.start_s,
         end_s=clip.end_s,
         frame_pts=clip.frame_pts,
@@ -76,4 +78,5 @@ def _encoded(job: Job, clip: DecodedClip, vector: np.ndarray) -> EncodedClip:
         vector=vector,
         thumbnail=clip.thumbnail,
         thumbnail_pts=clip.thumbnail_pts,
+        damaged=answer.damaged,
     )

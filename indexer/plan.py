@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidx.errors import Unreadable
 from vidx.schema.records import PlannedClip, Timeline
 
 _TOLERANCE_S = 1e-6  # a frame due at the very instant asked for counts as shown
@@ -40,6 +41,23 @@ def plan(line: Timeline, windows: Windows) -> list[PlannedClip]:
         PlannedClip(start_s, stop_s, _representatives(line.ticks, times_s, start_s, stop_s, windows.frames))
         for start_s, stop_s in _spans(times_s - first_s, end_s - first_s, windows, first_s)
     ]
+
+
+def window_at(line: Timeline, at_s: float | None, clip_s: float, frames: int) -> PlannedClip:
+    """The window of `clip_s` around an instant in player time, moved inside the video; the whole video for None.
+
+    Raises Unreadable where the video does not last until `at_s`.
+    """
+    times_s = line.seconds(line.ticks)
+    first_s, end_s = float(times_s[0]), float(line.seconds(line.end_tick))
+    if at_s is None:
+        start_s, stop_s = first_s, end_s
+    elif at_s > end_s:
+        raise Unreadable(f"it ends at {end_s:.1f} s, before {at_s:g} s")
+    else:
+        start_s = max(first_s, min(at_s - clip_s / 2, end_s - clip_s))
+        stop_s = min(start_s + clip_s, end_s)
+    return PlannedClip(start_s, stop_s, _representatives(line.ticks, times_s, start_s, stop_s, frames))
 
 
 def _spans(since_s: np.ndarray, length_s: float, windows: Windows, first_s: float) -> list[tuple[float, float]]:

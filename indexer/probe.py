@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
 
-from vidx.indexer.fingerprint import fingerprint
+from vidx.indexer.fingerprint import WHOLE_BYTES, fingerprint
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import FoundFile
 from vidx.schema.snapshot import Snapshot
+from vidx.schema.unfinished import Unfinished
 
 _BATCH = 10_000  # files compared with the files table at once
+_SAME_DURATION_S = 0.5  # versions of a demuxer estimate a little differently
+
+Announced = tuple[float, int]  # duration in seconds and number of frames as a header has them
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where an earlier attempt stopped: its first `n_done` clips are in the store, the last of them ends at `end_s`."""
+
+    attempt: Unfinished
+    n_done: int
+    end_s: float
 
 
 @dataclass(frozen=True)
@@ -23,17 +37,21 @@ class Job:
     file: FoundFile
     video_id: str
     replaces: bool = False  # usable clips of another plan, which a failed attempt must not take away
+    in_videos: bool = False  # its container facts are stored
+    pictures: frozenset[int] = frozenset()  # ticks of the frames whose thumbnails are stored
+    resume: Resume | None = None
 
 
 @dataclass(frozen=True)
 class Known:
-    """A file whose content has an outcome in this space; `unchanged` if the path is known with it as well."""
+    """A file whose content has an outcome in this space; `unchanged` if its path is known with that content as well."""
 
     file: FoundFile
     video_id: str
     state: str  # ok | partial | failed | not_video
     reason: str | None
     unchanged: bool
+    up_to_date: bool = False  # its row in the files table
 
 
 @dataclass(frozen=True)
@@ -56,21 +74,29 @@ Settled = Known | Duplicate | UnreadableFile | Skipped  # needs no decoding
 Found = Job | Settled
 
 
-def probe(
-    walked: Iterable[FoundFile | Skipped], snapshot: Snapshot, space: str, asked_plan: str | None
-) -> Iterator[Found]:
-    """Tell apart what `snapshot` knows and what has to be decoded for `space`.
+@dataclass(frozen=True)
+class Wanted:
+    """What a run is to make of every content."""
 
-    `asked_plan` is the JSON of a plan the user asked for: content planned otherwise becomes a job again. With None any
-    plan will do.
-    """
-    triage = _Triage(snapshot, space, asked_plan)
+    space: str
+    plan: str  # JSON
+    plan_is_asked: bool  # else content that is planned otherwise stays as it is
+    retry_failed: bool
+    resumable: Callable[[Unfinished], bool]  # whether this run would make the clips of an attempt just the same
+    announced: Callable[[bytes], Announced | None]  # of a file; None where its header can't be read
+
+
+def probe(
+    walked: Iterable[FoundFile | Skipped], snapshot: Snapshot, wanted: Wanted, unfinished: list[Unfinished]
+) -> Iterator[Found]:
+    """Tell apart what `snapshot` knows and what has to be decoded."""
+    triage = _Triage(snapshot, wanted, unfinished)
     entries = iter(walked)
     while batch := list(islice(entries, _BATCH)):
         yield from (entry for entry in batch if isinstance(entry, Skipped))
         files = [entry for entry in batch if isinstance(entry, FoundFile)]
-        recorded = triage.recorded(files)
-        yield from (triage.judge(file, recorded.get(number)) for number, file in enumerate(files))
+        rows = triage.rows(files)
+        yield from (triage.judge(file, rows.get(number)) for number, file in enumerate(files))
 
 
 @dataclass(frozen=True)
@@ -83,51 +109,118 @@ class _Record:
     plan: str | None
 
 
-class _Triage:
-    def __init__(self, snapshot: Snapshot, space: str, asked_plan: str | None) -> None:
-        self._snapshot, self._space, self._asked_plan = snapshot, space, asked_plan
-        self._jobs: set[str] = set()
+@dataclass(frozen=True)
+class _Row:
+    """The files row of a path that has a content; `same` if its size and modification time are as they were."""
 
-    def recorded(self, files: list[FoundFile]) -> dict[int, _Record]:
-        """Records of those files (by position) whose path, size and modification time are as the store has them."""
+    record: _Record
+    same: bool
+    up_to_date: bool
+
+
+class _Triage:
+    def __init__(self, snapshot: Snapshot, wanted: Wanted, unfinished: list[Unfinished]) -> None:
+        self._snapshot, self._wanted = snapshot, wanted
+        self._unfinished = {a.video_id: a for a in unfinished if a.space == wanted.space}
+        self._jobs: dict[str, bytes] = {}  # path by content
+
+    def rows(self, files: list[FoundFile]) -> dict[int, _Row]:
+        """Rows of those files (by position) that the store has under their path."""
         batch = pa.table(
             {
                 "number": pa.array(range(len(files)), pa.int64()),
                 "path_bytes": pa.array([file.path_bytes for file in files], pa.binary()),
                 "size": pa.array([file.size_bytes for file in files], pa.int64()),
                 "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),
+                "device": pa.array([file.device for file in files], pa.int64()),
             }
         )
         self._snapshot.with_rows("batch", batch)
-        rows = self._snapshot.rows(_RECORDED, {"space": self._space})
-        return {number: _Record(*record) for number, *record in rows}
+        found = self._snapshot.rows(_ROWS, {"space": self._wanted.space})
+        return {number: _Row(_Record(*record), same, same and current) for number, same, current, *record in found}
 
-    def judge(self, file: FoundFile, record: _Record | None) -> Found:
-        """Job, Known, Duplicate or UnreadableFile; `record` is None where the path is new or changed."""
-        unchanged = record is not None
-        if record is None:
+    def judge(self, file: FoundFile, row: _Row | None) -> Found:
+        """Job, Known, Duplicate or UnreadableFile; `row` is None where the path is new."""
+        if row is not None and row.same:
+            record = row.record
+        else:
             try:
-                record = self._of_content(fingerprint(file.path_bytes))
+                record = self._of_content(self._identity(file))
             except OSError as error:
                 return UnreadableFile(file, f"can't be read: {error.strerror}")
         if record.video_id in self._jobs:
             return Duplicate(file, record.video_id)
-        usable = record.state in ("ok", "partial")
-        if record.state is not None and (not usable or self._asked_plan in (None, record.plan)):
-            return Known(file, record.video_id, record.state, record.reason, unchanged)
-        self._jobs.add(record.video_id)
-        return Job(file, record.video_id, replaces=usable)
+        if self._is_settled(record):
+            assert record.state is not None
+            unchanged = row is not None and row.record.video_id == record.video_id
+            up_to_date = row is not None and row.up_to_date
+            return Known(file, record.video_id, record.state, record.reason, unchanged, up_to_date)
+        self._jobs[record.video_id] = file.path_bytes
+        return self._job(file, record)
+
+    def _is_settled(self, record: _Record) -> bool:
+        if record.state == "failed":
+            return not self._wanted.retry_failed
+        if record.state in ("ok", "partial") and self._wanted.plan_is_asked:
+            return record.plan == self._wanted.plan
+        return record.state is not None
+
+    def _identity(self, file: FoundFile) -> str:
+        """The video_id of a file. Two large files of one fingerprint are told apart by what their headers announce."""
+        video_id = fingerprint(file.path_bytes)
+        if file.size_bytes <= WHOLE_BYTES or (other := self._announced_of(video_id)) is None:
+            return video_id
+        own = self._wanted.announced(file.path_bytes)
+        if own is None or (abs(own[0] - other[0]) <= _SAME_DURATION_S and own[1] == other[1]):
+            return video_id
+        return f"{video_id}-{hashlib.blake2b(f'{own[0]:.1f} {own[1]}'.encode(), digest_size=4).hexdigest()}"
+
+    def _announced_of(self, video_id: str) -> Announced | None:
+        """Of a content that the store or this run has already."""
+        if (path := self._jobs.get(video_id)) is not None:
+            return self._wanted.announced(path)
+        query = "SELECT announced_s, announced_frames FROM videos WHERE video_id = $id AND announced_s IS NOT NULL"
+        for duration_s, frames in self._snapshot.rows(query, {"id": video_id}):
+            return duration_s, frames
+        return None
 
     def _of_content(self, video_id: str) -> _Record:
         query = "SELECT state, reason, plan FROM newest WHERE video_id = $id AND space = $space"
-        for row in self._snapshot.rows(query, {"id": video_id, "space": self._space}):
+        for row in self._snapshot.rows(query, {"id": video_id, "space": self._wanted.space}):
             return _Record(video_id, *row)
         return _Record(video_id, None, None, None)
 
+    def _job(self, file: FoundFile, record: _Record) -> Job:
+        video_id = record.video_id
+        in_videos = bool(self._snapshot.rows("SELECT 1 FROM videos WHERE video_id = $id LIMIT 1", {"id": video_id}))
+        attempt, pictures = self._unfinished.get(video_id), []
+        if in_videos or attempt is not None:  # no other content can have pictures yet
+            pictures = self._snapshot.rows("SELECT frame_pts FROM thumbnails WHERE video_id = $id", {"id": video_id})
+        return Job(
+            file,
+            video_id,
+            replaces=record.state in ("ok", "partial"),
+            in_videos=in_videos,
+            pictures=frozenset(tick for (tick,) in pictures),
+            resume=self._resume(attempt) if attempt is not None and self._wanted.resumable(attempt) else None,
+        )
 
-_RECORDED = """
-SELECT batch.number, files.video_id, newest.state, newest.reason, newest.plan
-FROM batch JOIN files USING (path_bytes, size, mtime_ns)
+    def _resume(self, attempt: Unfinished) -> Resume | None:
+        """Clips are committed in order, so what is there of an attempt is its beginning."""
+        [(n_done, last, end_s)] = self._snapshot.rows(
+            f"SELECT count(*), max(clip_id), max(end_s) FROM {self._snapshot.all_clips(attempt.space)}"
+            " WHERE clip_id >= $first AND clip_id < $stop",
+            {"first": attempt.first_clip_id, "stop": attempt.first_clip_id + attempt.n_planned},
+        )
+        return Resume(attempt, n_done, end_s) if n_done and last == attempt.first_clip_id + n_done - 1 else None
+
+
+_ROWS = """
+SELECT batch.number,
+    files.size = batch.size AND files.mtime_ns = batch.mtime_ns,
+    files.state = 'present' AND files.device = batch.device,
+    files.video_id, newest.state, newest.reason, newest.plan
+FROM batch JOIN files USING (path_bytes)
 LEFT JOIN newest ON newest.video_id = files.video_id AND newest.space = $space
-WHERE files.state = 'present'
+WHERE files.state IN ('present', 'missing') AND files.video_id IS NOT NULL
 """

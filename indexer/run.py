@@ -10,23 +10,27 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 from vidx import __version__, encoders
 from vidx.config import CLIP_S, IndexOptions
+from vidx.decoders import FALLBACKS
 from vidx.encoders import EncoderSpec, VideoTextEncoder
 from vidx.errors import InputError, StoreError, UnknownChoice
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, decode
 from vidx.indexer.encode import encode
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import probe
-from vidx.indexer.walk import check_root, walk
+from vidx.indexer.probe import Wanted, probe
+from vidx.indexer.process import HeaderReader, Limits
+from vidx.indexer.vanished import knows, vanished
+from vidx.indexer.walk import absolute_root, is_online, no_files, walk
 from vidx.plugins import available
 from vidx.schema.records import printable
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
+from vidx.schema.unfinished import Unfinished
 from vidx.schema.writer import StoreWriter, writing
 
 _MOST_OVERLAP = 100  # clips that may share one instant; more is a slip of the hand
@@ -43,19 +47,28 @@ class Done:
 def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[FileDone | Done]:
     """Bring the store up to date with the videos under `root`; one FileDone per file, Done at the end.
 
-    What is committed stays whatever happens: an interrupted run is finished by running it again. Raises VidxError.
+    What is committed stays whatever happens: an interrupted run is finished by running it again. A root that is absent
+    or empty is an offline drive if the store knows files below it: they are marked missing. Raises VidxError.
     """
     started, began = datetime.now(UTC), time.monotonic()
-    root = check_root(root)
+    root = absolute_root(root)
+    online = is_online(root)
+    if not online and not knows(Snapshot(store), os.fsencode(root)):
+        raise no_files(root)
     spec, windows = _settle(store, options)
     encoder = encoders.build(spec.name)
-    with writing(store) as writer:
+    with writing(store, break_lock=options.break_lock) as writer:
         writer.add_space(spec.space)
         run_id = uuid4().hex
         record = _RunRecord(writer, spec, run_id, root, options, started)
-        committer = _committer(writer, spec, encoder, run_id, windows, options)
+        making = _Making(encoder, windows, options, run_id)
+        committer = Committer(writer, spec.space.name, options, making.provenance)
         try:
-            yield from _stages(root, store, encoder, windows, options, committer, run_id)
+            if online:
+                yield from _stages(root, writer, encoder, making, committer)
+            committer.flush()  # so that what has moved is found at its new place
+            for gone in vanished(Snapshot(store), os.fsencode(root), online=online):
+                yield from committer.take(gone)
             committer.flush()
         except (KeyboardInterrupt, GeneratorExit):
             committer.flush()
@@ -70,34 +83,75 @@ def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[F
     yield Done(committer.counts.as_dict(), round(time.monotonic() - began, 3))
 
 
+@dataclass(frozen=True)
+class _Making:
+    """How this run makes clips; part of it goes into every `indexed` row."""
+
+    encoder: VideoTextEncoder
+    windows: Windows
+    options: IndexOptions
+    run_id: str
+
+    def provenance(self) -> dict[str, Any]:
+        """Columns of `indexed`; asking for the device may load torch."""
+        return {
+            "plan": self.windows.to_json(),
+            "decode_mode": self.options.decode,
+            "device": self.encoder.device,
+            "precision": self.encoder.precision,
+            "run_id": self.run_id,
+        }
+
+    def would_make(self, attempt: Unfinished) -> bool:
+        """Whether this run would give an attempt the clips it has; decoders check their versions themselves."""
+        own = self.provenance()
+        alike = all(getattr(attempt, name) == own[name] for name in ("plan", "decode_mode", "device", "precision"))
+        return attempt.resumable and alike
+
+
 def _stages(
-    root: Path,
-    store: Store,
-    encoder: VideoTextEncoder,
-    windows: Windows,
-    options: IndexOptions,
-    committer: Committer,
-    run_id: str,
+    root: Path, writer: StoreWriter, encoder: VideoTextEncoder, making: _Making, committer: Committer
 ) -> Iterator[FileDone]:
-    space = encoder.spec.space
-    log_path = store.path / "logs" / f"{run_id}.log"
-    with open(log_path, "ab") as log:
+    store, space, options = writer.store, encoder.spec.space, making.options
+    limits = Limits(options.stall_s, options.memory_bytes)
+    log_path = store.path / "logs" / f"{making.run_id}.log"
+    with _open_log(log_path) as log, closing(HeaderReader(limits, log)) as headers:
         decode_options = DecodeOptions(
-            decoder=options.decoder,
+            decoders=_decoders(options.decoder),
             preprocess=space.preprocess,
-            windows=windows,
+            windows=making.windows,
             thumbnails=options.thumbnails,
             workers=options.workers or os.cpu_count() or 1,
-            stall_s=options.stall_s,
+            limits=limits,
             log=log,
         )
-        asked_plan = windows.to_json() if options.plan_is_asked else None
-        found = probe(walk(root), Snapshot(store), space.name, asked_plan)
+        wanted = Wanted(
+            space=space.name,
+            plan=making.windows.to_json(),
+            plan_is_asked=options.plan_is_asked,
+            retry_failed=options.retry_failed,
+            resumable=making.would_make,
+            announced=headers.announced,
+        )
+        found = probe(walk(root, follow=options.follow), Snapshot(store), wanted, writer.without_outcome())
         with closing(decode(found, decode_options)) as decoded:
             for item in encode(decoded, encoder, options.batch_size):
                 yield from committer.take(item)
-    if log_path.stat().st_size == 0:  # what the decoders had to say, mostly nothing
+    if log_path.stat().st_size == 0:  # mostly they have nothing to say
         log_path.unlink()
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """A file for what decoders have to say. Raises StoreError."""
+    try:
+        return open(path, "ab")
+    except OSError as error:
+        raise StoreError(f"can't write {path}: {error.strerror}", hint="free some space or mend the disk") from error
+
+
+def _decoders(first: str) -> tuple[str, ...]:
+    """The decoder asked for, and the one that gets what kills a process of it."""
+    return (first, *[name for name in FALLBACKS if name != first][:1])
 
 
 def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
@@ -121,32 +175,6 @@ def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
             f"a clip of {clip_s:g} s every {stride_s:g} s is too much", hint=f"overlap at most {_MOST_OVERLAP} clips"
         )
     return spec, Windows(clip_s, stride_s, spec.space.frames)
-
-
-def _committer(
-    writer: StoreWriter,
-    spec: EncoderSpec,
-    encoder: VideoTextEncoder,
-    run_id: str,
-    windows: Windows,
-    options: IndexOptions,
-) -> Committer:
-    def provenance() -> dict[str, Any]:
-        return {
-            "plan": windows.to_json(),
-            "decoder": options.decoder,
-            "decode_mode": "exact",
-            "device": encoder.device,
-            "precision": encoder.precision,
-            "run_id": run_id,
-        }
-
-    snapshot = Snapshot(writer.store)
-
-    def is_known(video_id: str) -> bool:
-        return bool(snapshot.rows("SELECT 1 FROM videos WHERE video_id = $id", {"id": video_id}))
-
-    return Committer(writer, spec.space.name, options, provenance, is_known)
 
 
 @dataclass

@@ -22,39 +22,55 @@ class Skipped:
     reason: str
 
 
-def check_root(root: Path) -> Path:
+def absolute_root(root: Path) -> Path:
     """The absolute form of a folder the user named, links in it kept as the user knows them. Raises InputError."""
-    if not root.exists():
-        raise InputError(f"no folder {root}", hint="check the spelling, or whether the drive is plugged in")
-    if not root.is_dir():
+    if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file", hint="name the folder it is in")
-    root = Path(os.path.abspath(root))
-    if next(walk(root), None) is None:
-        raise InputError(f"{root} is empty: there is no file to index", hint="check that the drive is mounted")
-    return root
+    return Path(os.path.abspath(root))
 
 
-def walk(root: Path) -> Iterator[FoundFile | Skipped]:
+def is_online(root: Path) -> bool:
+    """Whether there is anything below a root; an absent or empty one may be a drive that is unplugged."""
+    return root.is_dir() and next(walk(root), None) is not None
+
+
+def no_files(root: Path) -> InputError:
+    """The error for a root that has no files and never had any."""
+    if root.is_dir():
+        return InputError(f"{root} is empty: there is no file to index", hint="check that the drive is mounted")
+    return InputError(f"no folder {root}", hint="check the spelling, or whether the drive is plugged in")
+
+
+def walk(root: Path, *, follow: bool = False) -> Iterator[FoundFile | Skipped]:
     """Depth first, names in byte order. Links to files come last, so that a file under its own name wins.
 
-    Links to folders are not followed: what they reach inside the root is met anyway, and nothing leaves the root.
-    Stores that lie inside the archive are skipped whole.
+    Links to folders are not followed: what they reach inside the root is met anyway, and nothing leaves the root. With
+    `follow` those that lead out of it are, each folder once. Stores that lie inside the archive are skipped whole.
     """
     bytes_root = os.fsencode(root)
     text_root = printable(bytes_root)
     links: list[bytes] = []
-    yield from _walk_folder(bytes_root, text_root, links)
+    walked: set[tuple[int, int]] | None = set() if follow else None
+    yield from _walk_folder(bytes_root, text_root, links, walked)
     real_root = os.path.realpath(bytes_root)
     seen: set[tuple[int, int]] = set()
-    for path in links:
-        yield _follow(path, real_root, text_root, seen)
+    for path in links:  # grows while folders behind links are walked
+        if follow and os.path.isdir(path):
+            yield from _walk_folder(path, text_root, links, walked)
+        else:
+            yield _follow(path, real_root, text_root, seen)
 
 
-def _walk_folder(folder: bytes, root: str, links: list[bytes]) -> Iterator[FoundFile | Skipped]:
+def _walk_folder(
+    folder: bytes, root: str, links: list[bytes], walked: set[tuple[int, int]] | None
+) -> Iterator[FoundFile | Skipped]:
     pending = [folder]
     while pending:
         folder = pending.pop()
         try:
+            if walked is not None and _is_walked(folder, walked):
+                yield Skipped(printable(folder), "a folder that is walked already")
+                continue
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
@@ -74,6 +90,15 @@ def _walk_folder(folder: bytes, root: str, links: list[bytes]) -> Iterator[Found
             else:
                 yield _regular(entry.path, root)
         pending.extend(reversed(folders))
+
+
+def _is_walked(folder: bytes, walked: set[tuple[int, int]]) -> bool:
+    """Whether a folder was met before under whatever name; from now on it was. Raises OSError."""
+    facts = os.stat(folder)
+    identity = (facts.st_dev, facts.st_ino)
+    met = identity in walked
+    walked.add(identity)
+    return met
 
 
 def _regular(path: bytes, root: str) -> FoundFile | Skipped:

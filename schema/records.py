@@ -67,6 +67,8 @@ class Video:
     has_audio: bool
     timecode: str | None
     created_at: str | None  # as the container has it, ISO 8601
+    announced_s: float | None = None  # duration and number of frames as the header has them, of files whose
+    announced_frames: int | None = None  # fingerprint is a sample; 0 where the header says nothing
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,16 @@ class Outcome:
     reason: str | None = None
     first_bad_s: float | None = None
     versions: dict[str, str] = field(default_factory=dict)  # of the libraries that decoded it
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A recorded file that can't be used, or only in part."""
+
+    path: str
+    state: str  # failed | partial
+    reason: str
+    first_bad_s: float | None  # player time of the first damage; None where the file could not even be read
 
 
 @dataclass(frozen=True)

@@ -72,17 +72,11 @@ class Snapshot:
         return db
 
     def _define(self, db: duckdb.DuckDBPyConnection, name: str, view: str, schema: pa.Schema) -> None:
-        files = (
-            [unquote(uri.removeprefix("file://")) for uri in self._tables[name].file_uris()]
-            if name in self._tables
-            else []
-        )
-        if files:
-            columns = ", ".join(f'"{field.name}"' for field in schema)
-            listed = ", ".join(_quoted(file) for file in files)
-            source = f"{columns} FROM read_parquet([{listed}], union_by_name = true)"
-        else:
-            source = ", ".join(f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema) + " WHERE false"
+        """A view of exactly the columns of `schema`; a file that an earlier version wrote may lack some."""
+        source = ", ".join(f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema) + " WHERE false"
+        if name in self._tables and (uris := self._tables[name].file_uris()):
+            listed = ", ".join(_quoted(unquote(uri.removeprefix("file://"))) for uri in uris)
+            source += f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name = true)"
         db.execute(f"CREATE VIEW {view} AS SELECT {source}")
 
     def versions(self) -> dict[str, int]:
@@ -108,13 +102,16 @@ class Snapshot:
 
         A content left without any path is retired and not among them.
         """
-        number = self._spaces.index(space)
         return f"""(
-            SELECT c.* FROM all_clips_{number} c
+            SELECT c.* FROM {self.all_clips(space)} c
             JOIN newest n ON n.video_id = c.video_id AND n.space = {_quoted(space)}
             AND c.clip_id >= n.first_clip_id AND c.clip_id < n.first_clip_id + n.n_clips
             WHERE c.video_id IN (SELECT video_id FROM files)
         )"""
+
+    def all_clips(self, space: str) -> str:
+        """Name of the view of all clip rows of a space, those that no longer count or do not yet included."""
+        return f"all_clips_{self._spaces.index(space)}"
 
     def _select(self, query: str, parameters: dict[str, Any] | None) -> duckdb.DuckDBPyRelation:
         """DuckDB may write where it may read, so anything but a SELECT is refused here. Raises InputError."""

@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from vidx.errors import StoreDamaged
+from vidx.schema.delta_log import find_damage
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -48,6 +52,8 @@ VIDEOS = pa.schema(
         ("has_audio", pa.bool_()),
         ("timecode", pa.string()),
         ("created_at", pa.string()),
+        ("announced_s", pa.float64()),  # as the header has it; only of files whose fingerprint is a sample
+        ("announced_frames", pa.int64()),
     ]
 )
 
@@ -135,6 +141,28 @@ _LOG_CONFIG = {"delta.checkpointInterval": "100"}  # commits between checkpoints
 def create_table(path: Path, schema: pa.Schema) -> None:
     """Make an empty Delta table; one that is there is kept."""
     DeltaTable.create(path, schema=schema, mode="ignore", configuration=_LOG_CONFIG)
+
+
+def open_table(path: Path) -> DeltaTable:
+    """The newest version of a table. Raises StoreDamaged, in one line, whatever is wrong with its log."""
+    try:
+        if damage := find_damage(path / "_delta_log"):
+            raise _damaged(path, damage)
+        return DeltaTable(path)
+    except FileNotFoundError:
+        raise _damaged(path, "it is missing, or its log is") from None
+    except (DeltaError, OSError, ValueError) as error:
+        raise _damaged(path, str(error).splitlines()[0]) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust; it is no Exception and has no importable name
+            raise
+        raise _damaged(path, "its log is garbled") from error
+
+
+def _damaged(path: Path, what: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"table {path.name} of the store can't be opened: {what}", hint=f"restore {path} from a backup of the store"
+    )
 
 
 def table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The one writer of a store: its lock, its clip ids, its commits, compaction.
+"""The one writer of a store: its clip ids and its commits.
 
 Delta is atomic per table only, so a commit writes thumbnails, clips, videos, indexed, files in that order: what is
 claimed by a later table is already in the earlier ones. A clip counts once its `indexed` row says so.
@@ -6,35 +6,36 @@ claimed by a later table is already in the earlier ones. A clip counts once its 
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
-from filelock import FileLock, Timeout
 
-from vidx.errors import StoreError, StoreLocked
+from vidx.errors import StoreError
 from vidx.schema import tables
-from vidx.schema.files import make_durable, write_atomically
+from vidx.schema.compact import compact_tables
+from vidx.schema.files import make_durable
+from vidx.schema.lock import locked
 from vidx.schema.spaces import Space, write_space
 from vidx.schema.store import Store
+from vidx.schema.unfinished import Unfinished, read_unfinished, without_outcome, write_unfinished
 
 _ID_BLOCK = 10_000
-_SMALL_FILES = 8  # a table in more files than this is compacted at the end of a run
-_RETENTION_HOURS = 24  # readers keep files of snapshots this old
 
 
 @dataclass
 class Commit:
-    """Rows of one commit, as dictionaries by column name; `clips` hold `vector` as a float32 array."""
+    """Rows of one commit, as dictionaries by column name; `clips` hold `vector` as a float32 array.
 
+    `unfinished` are the attempts that any of the clips belong to. A row of `files` whose state is
+    `forgotten` is removed.
+    """
+
+    unfinished: list[Unfinished] = field(default_factory=list)
     thumbnails: list[dict[str, Any]] = field(default_factory=list)
     clips: list[dict[str, Any]] = field(default_factory=list)
     videos: list[dict[str, Any]] = field(default_factory=list)
@@ -46,33 +47,10 @@ class Commit:
 
 
 @contextmanager
-def writing(store: Store) -> Iterator[StoreWriter]:
-    """Hold the store's write lock. Raises StoreLocked, naming the holder, when another process has it.
-
-    The lock is the operating system's and dies with its process; lock.json is information for people.
-    """
-    lock = FileLock(store.path / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreLocked(
-            f"the store at {store.path} is being written by {_holder(store)}", hint="wait for it to end"
-        ) from None
-    except OSError as error:
-        raise StoreError(
-            f"can't write to the store at {store.path}: {error.strerror}", hint="name another with --store"
-        ) from error
-    try:
-        holder = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started_at": datetime.now(UTC).isoformat(),
-        }
-        write_atomically(store.path / "lock.json", json.dumps(holder).encode())
+def writing(store: Store, *, break_lock: bool = False) -> Iterator[StoreWriter]:
+    """Hold the store's write lock. Raises StoreLocked; see `vidx.schema.lock`."""
+    with locked(store, break_lock=break_lock):
         yield StoreWriter(store)
-    finally:
-        (store.path / "lock.json").unlink(missing_ok=True)
-        lock.release()
 
 
 class StoreWriter:
@@ -82,6 +60,8 @@ class StoreWriter:
         self.store = store
         self._facts = store.facts()
         self._next_clip_id = self._facts.next_clip_id
+        self._noted = read_unfinished(store.path)
+        self._unfinished = {attempt.key: attempt for attempt in self._noted}
 
     def add_space(self, space: Space) -> None:
         """Make a space known and its clips table; the first one becomes the store's default."""
@@ -108,7 +88,9 @@ class StoreWriter:
 
         Raises StoreError where the disk refuses; what earlier commits wrote is not touched.
         """
+        self._unfinished |= {attempt.key: attempt for attempt in commit.unfinished}
         with self._told():
+            self._note_unfinished()
             self._append("thumbnails", tables.THUMBNAILS, commit.thumbnails)
             if commit.clips:
                 write_deltalake(self._open(f"clips/{space}"), tables.clips_table(commit.clips), mode="append")
@@ -118,6 +100,8 @@ class StoreWriter:
             if commit.files:
                 _upsert_files(self._open("files"), tables.table(tables.FILES, commit.files))
             make_durable(self.store.path)
+        for row in commit.indexed:  # struck out on disk by the next commit, or at the end
+            self._unfinished.pop((row["video_id"], row["space"]), None)
 
     def record_run(self, row: dict[str, Any]) -> None:
         """Append one row to the runs table. Raises StoreError."""
@@ -125,15 +109,21 @@ class StoreWriter:
             self._append("runs", tables.RUNS, [row])
 
     def compact(self) -> None:
-        """Merge tables that have become many small files, and drop files no snapshot of the last day can need."""
-        names = [*tables.SINGLE, *(f"clips/{space}" for space in self.store.spaces())]
-        for name in names:
-            table = self._open(name)
-            if len(table.file_uris()) > _SMALL_FILES:
-                with self._told():
-                    table.optimize.compact()
-                    table.create_checkpoint()
-                    table.vacuum(_RETENTION_HOURS, dry_run=False, enforce_retention_duration=False)
+        """At the end of a run: drop what no longer counts, merge small files, strike out what is settled."""
+        with self._told():
+            self._unfinished = {attempt.key: attempt for attempt in self.without_outcome()}
+            compact_tables(self.store, list(self._unfinished.values()))
+            self._unfinished = {key: attempt for key, attempt in self._unfinished.items() if attempt.resumable}
+            self._note_unfinished()
+
+    def without_outcome(self) -> list[Unfinished]:
+        """Attempts that have clips in the store and no outcome. Raises StoreDamaged."""
+        return without_outcome(self.store, self._unfinished)
+
+    def _note_unfinished(self) -> None:
+        if (now := list(self._unfinished.values())) != self._noted:
+            write_unfinished(self.store.path, now)
+            self._noted = now
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -147,11 +137,11 @@ class StoreWriter:
             ) from error
 
     def _append(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            write_deltalake(self._open(name), tables.table(schema, rows), mode="append")
+        if rows:  # a column that an earlier version did not know is added
+            write_deltalake(self._open(name), tables.table(schema, rows), mode="append", schema_mode="merge")
 
     def _open(self, name: str) -> DeltaTable:
-        return DeltaTable(self.store.path / name)
+        return tables.open_table(self.store.path / name)
 
     def _write_facts(self, **changes: Any) -> None:
         facts = replace(self._facts, **changes)
@@ -161,14 +151,7 @@ class StoreWriter:
 
 
 def _upsert_files(table: DeltaTable, rows: pa.Table) -> None:
-    """One row a path: replace what is known of a path, add what is new."""
+    """One row a path: replace what is known of a path, add what is new, remove what is forgotten."""
     merge = table.merge(rows, "old.path_bytes = new.path_bytes", source_alias="new", target_alias="old")
-    merge.when_matched_update_all().when_not_matched_insert_all().execute()
-
-
-def _holder(store: Store) -> str:
-    try:
-        holder = json.loads((store.path / "lock.json").read_text())
-        return f"process {holder['pid']} on {holder['host']}, started {holder['started_at'][:19]}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    merge = merge.when_matched_delete("new.state = 'forgotten'").when_matched_update_all()
+    merge.when_not_matched_insert_all("new.state <> 'forgotten'").execute()

@@ -10,19 +10,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from vidx.decoders import pyav
 from vidx.errors import EncoderBroken
 from vidx.indexer.decode import Clip, DecodeOptions, Ended, Opened, decode
 from vidx.indexer.encode import EncodedClip, encode
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Duplicate, Found, Job
+from vidx.indexer.probe import Duplicate, Found, Job, Resume
+from vidx.indexer.process import Limits
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import DecodedClip, FoundFile, Preprocess
+from vidx.schema.unfinished import Unfinished
 
 _STALL_S = 3.0  # long enough for a new process to come up on a busy machine
 _SQUARE = Preprocess(short_side_px=48, crop_px=48)
@@ -111,12 +115,12 @@ def options(tmp_path):
 
         def make(**changes) -> DecodeOptions:
             settings = {
-                "decoder": "pyav",
+                "decoders": ("pyav",),
                 "preprocess": _SQUARE,
                 "windows": Windows(2.0, 2.0, 4),
                 "thumbnails": True,
                 "workers": 1,
-                "stall_s": 60.0,
+                "limits": Limits(),
                 "log": log,
             }
             return DecodeOptions(**{**settings, **changes})
@@ -262,19 +266,101 @@ def test_a_cut_file_is_partial_with_the_time_of_the_cut(make_video, options, tmp
 def test_a_crash_of_any_kind_costs_one_file(clip_file, options, plug_in, tmp_path):
     names = ["segfault_1.mp4", "ok_2.mp4", "exit_3.mp4", "bug_4.mp4", "memory_5.mp4", "vanished_6.mp4", "ok_7.mp4"]
     wanted = jobs_named(tmp_path, clip_file, *names)
-    answers = list(decode(iter(wanted), options(decoder=plug_in)))
+    answers = list(decode(iter(wanted), options(decoders=(plug_in,))))
     assert outcomes(answers) == {
-        "segfault_1.mp4": ("failed", "the decoder crashed (SIGSEGV)"),
+        "segfault_1.mp4": ("failed", "naughty: the decoder crashed (SIGSEGV)"),
         "ok_2.mp4": ("ok", None),
-        "exit_3.mp4": ("failed", "the decoder crashed (exit code 3)"),
-        "bug_4.mp4": ("failed", "the decoder crashed (exit code 1)"),
-        "memory_5.mp4": ("failed", "needs too much memory"),
+        "exit_3.mp4": ("failed", "naughty: the decoder crashed (exit code 3)"),
+        "bug_4.mp4": ("failed", "naughty: the decoder crashed (exit code 1)"),
+        "memory_5.mp4": ("failed", "naughty: decoding needs more memory than it may have"),
         "vanished_6.mp4": ("unreadable", "can't be read: Input/output error"),
         "ok_7.mp4": ("ok", None),
     }
     assert [type(answer) for answer in of(answers, wanted[0])] == [Opened, Clip, Ended]
     assert "ZeroDivisionError: a bug of the decoder" in (tmp_path / "decode.log").read_text()
     assert {end.outcome.versions.get("naughty") for end in answers if isinstance(end, Ended)} == {"7", None}
+
+
+def test_what_kills_one_decoder_is_tried_once_with_the_next(clip_file, options, plug_in, tmp_path):
+    wanted = jobs_named(tmp_path, clip_file, "segfault_1.mp4", "memory_2.mp4", "ok_3.mp4")
+    answers = list(decode(iter(wanted), options(decoders=(plug_in, "pyav"))))
+    assert set(outcomes(answers).values()) == {("ok", None)}
+    for one in wanted[:2]:
+        own = of(answers, one)
+        assert [type(answer) for answer in own] == [Opened, Clip, Opened, Clip, Clip, Clip, Ended]
+        assert [answer.decoder for answer in own if isinstance(answer, Opened)] == [plug_in, "pyav"]
+        assert own[-1].outcome.versions.keys() == pyav.VERSIONS.keys()
+    assert [answer.decoder for answer in of(answers, wanted[2]) if isinstance(answer, Opened)] == [plug_in]
+
+
+def test_a_file_that_kills_two_decoders_fails_with_both_reasons(clip_file, options, plug_in, tmp_path):
+    (wanted,) = jobs_named(tmp_path, clip_file, "segfault_1.mp4")
+    answers = list(decode(iter([wanted]), options(decoders=(plug_in, plug_in))))
+    assert outcomes(answers) == {"segfault_1.mp4": ("failed", "naughty: the decoder crashed (SIGSEGV)")}
+    assert [type(answer) for answer in answers] == [Opened, Clip, Opened, Clip, Ended]
+
+
+@on_linux
+def test_a_decode_process_gets_no_more_memory_than_its_limit(make_video, options, tmp_path):
+    """A picture of 60 megapixels is 90 MB as it is decoded, and a decoder holds some; the process as such is 260 MB."""
+
+    def black(_number: int, size: tuple[int, int]) -> np.ndarray:
+        return np.zeros((size[1], size[0], 3), np.uint8)
+
+    big = make_video(
+        tmp_path / "big.mp4", n_frames=1, size=(10_000, 6_000), draw=black, options={"preset": "ultrafast"}
+    )
+    small = make_video(tmp_path / "small.mp4", n_frames=1)
+    limited = options(limits=Limits(memory_bytes=400 * 2**20), thumbnails=False)
+    ended = outcomes(decode(iter([job(big), job(small)]), limited))
+    assert ended["small.mp4"] == ("ok", None)
+    assert ended["big.mp4"] == ("failed", "pyav: decoding needs more memory than it may have")
+    assert outcomes(decode(iter([job(big)]), options(thumbnails=False))) == {"big.mp4": ("ok", None)}
+
+
+def resumed(path: Path, n_done: int, **changes) -> Job:
+    """A job of which an earlier run has committed clips."""
+    made = {"plan": "{}", "decoder": "pyav", "decode_mode": "exact", "versions": pyav.VERSIONS, "device": "cpu"}
+    rest = {"precision": "float32", "first_clip_id": 7, "n_planned": 3, "resumable": True}
+    attempt = Unfinished("id", "space", **{**made, **rest, **changes})
+    return replace(job(path), resume=Resume(attempt, n_done, 2.0 * n_done))
+
+
+@pytest.mark.parametrize("n_done", [1, 2, 3])
+def test_a_job_goes_on_behind_the_clips_that_are_committed(n_done, clip_file, options):
+    whole = [answer.clip for answer in decode(iter([job(clip_file)]), options()) if isinstance(answer, Clip)]
+    opened, *clips, ended = decode(iter([resumed(clip_file, n_done)]), options())
+    assert (opened.skipped, opened.n_clips, ended.outcome.state) == (n_done, 3, "ok")
+    assert [clip.clip.frame_pts for clip in clips] == [clip.frame_pts for clip in whole[n_done:]]
+    for clip, same in zip(clips, whole[n_done:], strict=True):
+        assert np.array_equal(clip.clip.pixels, same.pixels)
+
+
+@pytest.mark.parametrize("changes", [{"versions": {"av": "0"}}, {"n_planned": 4}, {"decoder": "other"}])
+def test_a_job_starts_anew_where_its_clips_would_not_be_made_the_same(changes, clip_file, options):
+    opened, *clips, _ = decode(iter([resumed(clip_file, 2, **changes)]), options())
+    assert (opened.skipped, len(clips)) == (0, 3)
+
+
+def test_a_job_that_meets_damage_after_it_resumed_is_decoded_in_one_go(make_video, options, tmp_path):
+    path = make_video(tmp_path / "long.mp4", n_frames=100, gop=10, draw=noise)
+    with av.open(str(path)) as container:
+        positions = [(packet.pos, packet.size) for packet in container.demux() if packet.size]
+    content = bytearray(path.read_bytes())
+    at, size = positions[55]
+    content[at + 8 : at + size - 8] = bytes(size - 16)
+    path.write_bytes(content)
+    answers = list(decode(iter([resumed(path, 2, n_planned=5)]), options()))
+    assert [answer.skipped for answer in answers if isinstance(answer, Opened)] == [2, 0]
+    again = answers[[isinstance(a, Opened) and a.skipped == 0 for a in answers].index(True) :]
+    whole = list(decode(iter([job(path)]), options()))
+    assert [a.clip.frame_pts for a in again[1:-1]] == [a.clip.frame_pts for a in whole[1:-1]]
+    assert all(np.array_equal(a.clip.pixels, b.clip.pixels) for a, b in zip(again[1:-1], whole[1:-1], strict=True))
+    assert answers[-1].outcome.state == "partial"
+
+
+def noise(number: int, size: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
 
 
 @on_linux
@@ -286,15 +372,15 @@ def test_a_child_killed_from_outside_costs_one_file(make_video, clip_file, optio
     os.kill(child, signal.SIGKILL)
     rest = list(answers)
     assert isinstance(first, Opened)
-    assert outcomes(rest) == {"long.mp4": ("failed", "the decoder crashed (SIGKILL)"), "plain.mp4": ("ok", None)}
+    assert outcomes(rest) == {"long.mp4": ("failed", "pyav: the decoder crashed (SIGKILL)"), "plain.mp4": ("ok", None)}
     assert sum(isinstance(answer, Clip) for answer in of(rest, first.job)) < first.n_clips
 
 
 @pytest.mark.slow
 def test_a_child_that_hangs_is_killed_and_the_run_goes_on(clip_file, options, plug_in, tmp_path):
     wanted = jobs_named(tmp_path, clip_file, "hang_1.mp4", "loop_2.mp4", "ok_3.mp4")
-    answers = list(decode(iter(wanted), options(decoder=plug_in, stall_s=_STALL_S)))
-    stalled = ("failed", "decoding made no progress for 3 s")
+    answers = list(decode(iter(wanted), options(decoders=(plug_in,), limits=Limits(_STALL_S))))
+    stalled = ("failed", "naughty: decoding made no progress for 3 s")
     assert outcomes(answers) == {"hang_1.mp4": stalled, "loop_2.mp4": stalled, "ok_3.mp4": ("ok", None)}
 
 
@@ -302,7 +388,7 @@ def test_a_child_that_hangs_is_killed_and_the_run_goes_on(clip_file, options, pl
 def test_slow_work_with_signs_of_life_is_not_taken_for_a_hang(clip_file, options, plug_in, tmp_path):
     """Five seconds between two clips, where three are allowed without a sign of life."""
     wanted = jobs_named(tmp_path, clip_file, "slow_1.mp4")
-    answers = list(decode(iter(wanted), options(decoder=plug_in, stall_s=_STALL_S)))
+    answers = list(decode(iter(wanted), options(decoders=(plug_in,), limits=Limits(_STALL_S))))
     assert outcomes(answers) == {"slow_1.mp4": ("ok", None)}
 
 
@@ -311,7 +397,7 @@ def test_slow_work_with_signs_of_life_is_not_taken_for_a_hang(clip_file, options
 def test_a_slow_consumer_is_not_taken_for_a_hang(make_video, options, tmp_path):
     """The child waits with a full pipe, and the queue is full, for longer than a child may be silent."""
     long = make_video(tmp_path / "long.mp4", n_frames=400)
-    answers = decode(iter([job(long)]), options(preprocess=_BIG, stall_s=_STALL_S))
+    answers = decode(iter([job(long)]), options(preprocess=_BIG, limits=Limits(_STALL_S)))
     opened = next(answers)
     time.sleep(_STALL_S + 1)
     rest = list(answers)
@@ -323,7 +409,7 @@ def test_a_slow_consumer_is_not_taken_for_a_hang(make_video, options, tmp_path):
 @pytest.mark.slow
 def test_a_child_that_stops_in_the_middle_of_an_answer_is_a_hang_too(make_video, clip_file, options, tmp_path):
     long = make_video(tmp_path / "long.mp4", n_frames=600)
-    answers = decode(iter([job(long), job(clip_file)]), options(preprocess=_BIG, stall_s=_STALL_S))
+    answers = decode(iter([job(long), job(clip_file)]), options(preprocess=_BIG, limits=Limits(_STALL_S)))
     next(answers)
     (child,) = children()
     # Nobody takes answers: the child comes to rest while it writes a clip into a full pipe.
@@ -339,7 +425,7 @@ def test_a_child_that_stops_in_the_middle_of_an_answer_is_a_hang_too(make_video,
         consumer.join()
     assert not hung
     assert outcomes(rest) == {
-        "long.mp4": ("failed", "decoding made no progress for 3 s"),
+        "long.mp4": ("failed", "pyav: decoding made no progress for 3 s"),
         "plain.mp4": ("ok", None),
     }
 
@@ -380,13 +466,15 @@ import os, sys
 sys.path.insert(0, {folder!r})
 from pathlib import Path
 from vidx.indexer.decode import DecodeOptions, decode
+from vidx.indexer.process import Limits
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Job
 from vidx.schema.records import FoundFile, Preprocess
 path = Path({path!r})
 wanted = Job(FoundFile("/", os.fsencode(path), 1, 1, 1), "id")
 with open(os.devnull, "wb") as log:
-    for _ in decode(iter([wanted]), DecodeOptions("naughty", Preprocess(48, 48), Windows(2, 2, 4), True, 1, 60, log)):
+    options = DecodeOptions(("naughty",), Preprocess(48, 48), Windows(2, 2, 4), True, 1, Limits(), log)
+    for _ in decode(iter([wanted]), options):
         print("answer", flush=True)
 """
 
@@ -432,7 +520,7 @@ def a_job(name: str) -> Job:
 
 def a_clip(owner: Job, level: int) -> Clip:
     pixels = np.full((1, 2, 2, 3), level, np.uint8)
-    return Clip(owner, DecodedClip(level, level + 1, (level,), (float(level),), pixels, b"jpeg", level))
+    return Clip(owner, DecodedClip(level, level + 1, (level,), (float(level),), pixels, b"jpeg", level), False)
 
 
 def an_end(owner: Job) -> Ended:

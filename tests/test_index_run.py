@@ -169,7 +169,7 @@ def after_replanning(replanned, quiet) -> Run:
 
 def test_the_last_event_is_the_account_with_all_its_keys(first):
     assert (first.code, first.errors) == (0, "")
-    assert list(first.done) == ["event", "files", *_COUNTED, "skipped", "clips", "seconds"]
+    assert list(first.done) == ["event", "files", *_COUNTED, "skipped", "missing", "clips", "seconds"]
     assert [event["event"] for event in first.events].count("done") == 1
     assert first.done["seconds"] > 0
 

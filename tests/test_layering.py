@@ -29,7 +29,10 @@ ALLOWED = {
     "cli": {"schema", "encoders", "export", "indexer", "search", "console", "__init__", *GROUND},
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.
-STAGES = ["walk", "fingerprint", "probe", "plan", "child", "decode", "encode", "commit", "run"]
+STAGES = [
+    *("walk", "fingerprint", "probe", "plan", "child", "process", "decode", "encode"),
+    *("attempts", "vanished", "commit", "run", "frames"),
+]
 # Third parties that a part must do without.
 FORBIDDEN = {
     "schema": {"torch", "faiss", "av", "timm", "transformers"},

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,19 @@ from vidx.schema.records import Preprocess
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import FORMAT, Store, StoreFacts
+from vidx.schema.unfinished import Unfinished, read_unfinished
 from vidx.schema.writer import Commit, writing
 
 SPACE = Space("toy", {"video": "ab"}, Preprocess(8, 8), frames=1, pooling="mean", dim=4)
 
 
-def one_clip(clip_id: int, path: str) -> Commit:
+def one_clip(clip_id: int, path: str, video_id: str = "v") -> Commit:
     """A commit of one indexed video of one clip, whose vector is the first unit vector."""
     indexed: dict[str, Any] = dict.fromkeys(tables.INDEXED.names)
-    indexed |= {"video_id": "v", "space": SPACE.name, "state": "ok", "first_clip_id": clip_id, "n_clips": 1}
+    indexed |= {"video_id": video_id, "space": SPACE.name, "state": "ok", "first_clip_id": clip_id, "n_clips": 1}
     clip = {
         "clip_id": clip_id,
-        "video_id": "v",
+        "video_id": video_id,
         "start_s": 0.0,
         "end_s": 10.0,
         "frame_pts": [5],
@@ -45,7 +47,7 @@ def one_clip(clip_id: int, path: str) -> Commit:
         "vector": np.eye(4, dtype=np.float32)[0],
     }
     file = dict.fromkeys(tables.FILES.names)
-    file |= {"path": path, "path_bytes": path.encode(), "video_id": "v", "state": "present"}
+    file |= {"path": path, "path_bytes": path.encode(), "video_id": video_id, "state": "present"}
     return Commit(clips=[clip], indexed=[{**indexed, "indexed_at": datetime.now(UTC)}], files=[file])
 
 
@@ -281,12 +283,61 @@ def test_compaction_merges_small_files_and_changes_no_row(store: Store) -> None:
     with writing(store) as opened:
         opened.add_space(SPACE)
         for number in range(12):
-            opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), f"/{number}.mp4"))
+            opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), f"/{number}.mp4", f"v{number}"))
         before = rows_of_all_tables(store)
         assert len(DeltaTable(store.path / "clips" / SPACE.name).file_uris()) == 12
         opened.compact()
     assert rows_of_all_tables(store) == before
     assert len(DeltaTable(store.path / "clips" / SPACE.name).file_uris()) == 1
+
+
+def test_compaction_drops_what_no_longer_counts_and_what_can_be_resumed_stays(store: Store) -> None:
+    """Clips 0 to 2 are replanned by 3 and 4; 5 and 6 are of a killed run, 7 to 10 of one to be resumed."""
+    resumable = Unfinished("w", SPACE.name, "{}", "pyav", "exact", {}, "cpu", "float32", 7, 4, True)
+    damaged = replace(resumable, video_id="x", first_clip_id=11, resumable=False)
+    with writing(store) as opened:
+        opened.add_space(SPACE)
+        first = opened.reserve_clip_ids(12)
+        pieces = [one_clip(first + number, "/v.mp4") for number in range(12)]
+        for piece, video_id in zip(pieces, "vvvvvuuwwwwx", strict=True):
+            (clip,) = piece.clips
+            clip["video_id"] = video_id
+            piece.thumbnails = [{"video_id": video_id, "frame_pts": clip["clip_id"], "image": b"jpeg"}]
+            clip["frame_pts"] = [clip["clip_id"]]
+            piece.files = piece.indexed = []
+        attempts = [one_clip(first, "/v.mp4"), one_clip(first + 3, "/v.mp4")]
+        for at, n_clips, part in ((0, 3, attempts[0]), (3, 2, attempts[1])):
+            part.indexed[0]["n_clips"] = n_clips
+            pieces[at].indexed, pieces[at].files = part.indexed, part.files
+        pieces[7].unfinished, pieces[11].unfinished = [resumable], [damaged]
+        for piece in pieces:
+            opened.commit(SPACE.name, piece)
+        snapshot = Snapshot(store)
+        live = snapshot.rows(f"SELECT clip_id FROM {snapshot.clips(SPACE.name)} ORDER BY 1")
+        opened.compact()
+    kept = Snapshot(store)
+    assert kept.rows(f"SELECT clip_id FROM {kept.all_clips(SPACE.name)} ORDER BY 1") == [
+        (3,),
+        (4,),
+        (7,),
+        (8,),
+        (9,),
+        (10,),
+    ]
+    assert kept.rows("SELECT frame_pts FROM thumbnails ORDER BY 1") == [(3,), (4,), (7,), (8,), (9,), (10,)]
+    assert kept.rows(f"SELECT clip_id FROM {kept.clips(SPACE.name)} ORDER BY 1") == live == [(3,), (4,)]
+    assert read_unfinished(store.path) == [resumable]
+
+
+def test_a_reader_that_began_before_compaction_still_reads_its_snapshot(store: Store) -> None:
+    with writing(store) as opened:
+        opened.add_space(SPACE)
+        for _ in range(12):
+            opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), "/a.mp4"))
+        early = Snapshot(store)
+        opened.compact()
+    assert early.rows(f"SELECT count(*) FROM {early.all_clips(SPACE.name)}") == [(12,)]
+    assert early.rows(f"SELECT clip_id FROM {early.clips(SPACE.name)}") == [(11,)]
 
 
 def rows_of_all_tables(store: Store) -> dict[str, list[Any]]:

@@ -20,7 +20,8 @@ from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, Ended, Opened, decode
 from vidx.indexer.encode import EncodedClip
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Duplicate, Job, probe
+from vidx.indexer.probe import Duplicate, Job, Wanted, probe
+from vidx.indexer.process import Limits
 from vidx.schema.records import FoundFile, Outcome, Preprocess, Video
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
@@ -31,7 +32,6 @@ SPACE = Space("four", {"video": "0"}, Preprocess(8, 8), 1, "mean", 4)
 VIDEO = Video("v", 1, "mov", "h264", "yuv420p", 8, 8, 0, 1, 1, 1.0, 1, 1.0, 0.0, 0.0, 1, 1, 0, False, None, None)
 PROVENANCE = {
     "plan": "{}",
-    "decoder": "pyav",
     "decode_mode": "exact",
     "device": "cpu",
     "precision": "float32",
@@ -45,13 +45,17 @@ def found(path: Path) -> FoundFile:
 
 
 def committer(writer: StoreWriter) -> Committer:
-    return Committer(writer, SPACE.name, IndexOptions(), lambda: PROVENANCE, lambda video_id: False)
+    return Committer(writer, SPACE.name, IndexOptions(), lambda: PROVENANCE)
 
 
 def attempt(job: Job, outcome: Outcome) -> list[Any]:
     """What the stages before the commit say of one content of one clip."""
     vector = np.eye(4, dtype=np.float32)[0]
-    return [Opened(job, VIDEO, 1), EncodedClip(job, 0.0, 1.0, (0,), (0.0,), vector, None, 0), Ended(job, outcome)]
+    return [
+        Opened(job, VIDEO, 1, 0, "pyav", {}),
+        EncodedClip(job, 0.0, 1.0, (0,), (0.0,), vector, None, 0),
+        Ended(job, outcome),
+    ]
 
 
 def live(store: Store) -> list[tuple[Any, ...]]:
@@ -72,7 +76,7 @@ def test_what_was_decoded_from_a_file_that_changed_meanwhile_is_not_held_for_its
     else:
         path.unlink()
     with open(tmp_path / "log", "wb") as log:
-        options = DecodeOptions("pyav", Preprocess(8, 8), Windows(2.0, 2.0, 1), False, 1, 60.0, log)
+        options = DecodeOptions(("pyav",), Preprocess(8, 8), Windows(2.0, 2.0, 1), False, 1, Limits(), log)
         *_, last = decode(iter([job]), options)
     assert isinstance(last, Ended)
     assert last.outcome.state == "unreadable"
@@ -112,7 +116,8 @@ def test_a_copy_of_a_file_that_could_not_be_read_keeps_one_row_and_is_taken_by_t
         (str(tmp_path / "a.mp4"), "unreadable"),
         (str(tmp_path / "b.mp4"), "present"),
     ]
-    again = list(probe([first, copy], snapshot, SPACE.name, None))
+    wanted = Wanted(SPACE.name, "{}", False, False, lambda attempt: False, lambda path: None)
+    again = list(probe([first, copy], snapshot, wanted, []))
     assert any(isinstance(item, Job) and item.video_id == "v" for item in again)
 
 

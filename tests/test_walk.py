@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vidx.errors import InputError
-from vidx.indexer.walk import Skipped, check_root, count_files, walk
+from vidx.indexer.walk import Skipped, absolute_root, count_files, is_online, no_files, walk
 from vidx.schema.records import FoundFile
 from vidx.schema.store import Store
 
@@ -210,15 +210,15 @@ def test_the_root_is_made_absolute_and_keeps_the_links_in_it(root, tmp_path, mon
     touch(root / "a.mp4")
     (tmp_path / "link").symlink_to(root)
     monkeypatch.chdir(tmp_path)
-    assert check_root(Path("link")) == tmp_path / "link"
-    assert check_root(Path("root/../root/")) == root
+    assert absolute_root(Path("link")) == tmp_path / "link"
+    assert absolute_root(Path("root/../root/")) == root
 
 
 def test_below_a_linked_root_links_to_its_own_files_are_known_as_such(root, tmp_path):
     touch(root / "sub" / "real.mp4")
     (root / "a_link.mp4").symlink_to(root / "sub" / "real.mp4")
     (tmp_path / "link").symlink_to(root)
-    entries = list(walk(check_root(tmp_path / "link")))
+    entries = list(walk(absolute_root(tmp_path / "link")))
     assert [type(entry) for entry in entries] == [FoundFile, Skipped]
     assert [entry.path for entry in entries] == [f"{tmp_path}/link/sub/real.mp4", f"{tmp_path}/link/a_link.mp4"]
 
@@ -231,15 +231,36 @@ def test_a_store_inside_the_archive_is_skipped_whole_wherever_it_lies(root):
     assert skipped(root) == {"sub/deep/store": "a vidx store"}
 
 
-def test_a_root_that_is_missing_or_a_file_is_refused(root):
-    with pytest.raises(InputError, match="no folder"):
-        check_root(root / "missing")
+def test_a_root_that_is_a_file_is_refused(root):
     with pytest.raises(InputError, match="is a file"):
-        check_root(touch(root / "a.mp4"))
+        absolute_root(touch(root / "a.mp4"))
 
 
-def test_a_root_without_any_file_is_refused_as_a_drive_that_is_not_there(root):
+def test_a_root_that_is_missing_or_without_any_entry_is_not_online(root):
+    assert not is_online(root / "missing")
     (root / "empty" / "folders").mkdir(parents=True)
-    with pytest.raises(InputError, match="is empty") as refused:
-        check_root(root)
-    assert "mounted" in refused.value.hint
+    assert not is_online(root)
+    touch(root / "empty" / ".hidden")
+    assert is_online(root)
+
+
+def test_the_error_for_a_root_without_files_says_what_to_look_at(root):
+    assert "no folder" in str(no_files(root / "missing"))
+    assert "is empty" in str(no_files(root))
+    assert "mounted" in no_files(root).hint
+
+
+def test_links_out_of_the_root_are_followed_on_request_and_no_folder_twice(root, tmp_path):
+    touch(root / "a.mp4")
+    touch(tmp_path / "outside" / "b.mp4")
+    touch(tmp_path / "outside" / "deep" / "c.mp4")
+    (root / "link").symlink_to(tmp_path / "outside")
+    (root / "link to deep").symlink_to(tmp_path / "outside" / "deep")
+    (root / "loop").symlink_to("..")
+    (tmp_path / "outside" / "back").symlink_to(root)
+    assert found(root) == ["a.mp4"]
+    entries = list(walk(root, follow=True))
+    files = sorted(os.path.relpath(entry.path, root) for entry in entries if isinstance(entry, FoundFile))
+    assert files == ["a.mp4", "link/b.mp4", "link/deep/c.mp4"]
+    again = {os.path.relpath(entry.path, root) for entry in entries if isinstance(entry, Skipped)}
+    assert {"link to deep", "link/back"} <= again

@@ -1,0 +1,79 @@
+"""Frames of single clips, decoded in a process of their own: what search and export may ask of the indexer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidx.config import CLIP_S
+from vidx.errors import InputError, Unreadable
+from vidx.indexer.process import DecodeProcess, Limits, ProcessDied, job_message
+from vidx.schema.records import Preprocess, printable
+from vidx.schema.snapshot import Snapshot
+from vidx.schema.spaces import Space
+from vidx.schema.store import Store
+
+_DECODER = "pyav"
+
+
+def clip_at(path: Path, at_s: float | None, space: Space, clip_s: float = CLIP_S) -> np.ndarray:
+    """The frames a space would embed for the clip of a video around an instant; of the whole video for None.
+
+    Returns uint8 (T, h, w, 3). Raises InputError where there is no such file, Unreadable where it gives no frames.
+    """
+    if not path.is_file():
+        raise InputError(f"no file {path}")
+    asked = {"kind": "at", "at_s": at_s, "clip_s": clip_s, "frames": space.frames}
+    return _decoded(os.fsencode(path.absolute()), asked, _DECODER, space.preprocess)
+
+
+def frames_of_clip(store: Store, space_name: str, clip_id: int) -> np.ndarray:
+    """The frames that were embedded for a live clip, decoded again by their ticks.
+
+    Returns uint8 (T, h, w, 3): the same to the last bit where `indexed.decode_mode` is `exact` and the decoder is of
+    the same build. Raises InputError where there is no such clip, Unreadable where its file is gone or has changed.
+    """
+    snapshot = Snapshot(store)
+    found = snapshot.rows(
+        "SELECT f.path_bytes, f.size, c.frame_pts, n.decoder FROM"
+        f" {snapshot.clips(space_name)} c JOIN files f USING (video_id)"
+        " JOIN newest n ON n.video_id = c.video_id AND n.space = $space WHERE c.clip_id = $id ORDER BY f.path_bytes",
+        {"space": space_name, "id": clip_id},
+    )
+    if not found:
+        raise InputError(f"no clip {clip_id} in {space_name}")
+    for path, size, ticks, decoder in found:
+        if os.path.isfile(path) and os.path.getsize(path) == size:
+            return _decoded(path, {"kind": "ticks", "ticks": ticks}, decoder, store.space(space_name).preprocess)
+    raise Unreadable(f"{printable(found[0][0])} is gone or has changed", hint="plug its drive in, or index again")
+
+
+def _decoded(path: bytes, asked: dict[str, Any], decoder: str, preprocess: Preprocess) -> np.ndarray:
+    job = job_message(path, asked, decoder, preprocess, thumbnails=False, threads=os.cpu_count() or 1)
+    with _process() as process:
+        frames = None
+        try:
+            for header, payloads in process.answers(job):
+                if header["kind"] == "clip":
+                    frames = np.frombuffer(payloads[0], np.uint8).reshape(header["shape"])
+                elif header["kind"] == "end":
+                    reason = header["reason"]
+        except ProcessDied as death:
+            reason = str(death)
+    if frames is None:
+        raise Unreadable(f"{printable(path)}: {reason}")
+    return frames
+
+
+@contextmanager
+def _process() -> Iterator[DecodeProcess]:
+    process = DecodeProcess(Limits(), log=None)
+    try:
+        yield process
+    finally:
+        process.kill()

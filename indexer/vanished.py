@@ -1,0 +1,92 @@
+"""Rows of the files table whose file is gone: missing where it may come back, forgotten where nothing is lost.
+
+A row is forgotten if its content is at another path now (it was moved), or if it never had a content to be found by.
+
+A drive that is unplugged leaves an empty mount point or none. What is recorded of a file says which device it was on;
+where its folder, or the nearest one above that is left, is on another device, nothing is known to have moved.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vidx.schema.records import FoundFile
+from vidx.schema.snapshot import Snapshot
+
+_PAGE = 10_000  # rows looked at together
+
+
+@dataclass(frozen=True)
+class Vanished:
+    """A recorded file that is not there now."""
+
+    file: FoundFile
+    video_id: str | None
+    forget: bool
+    is_news: bool  # not yet recorded as missing
+
+
+def knows(snapshot: Snapshot, root: bytes) -> bool:
+    """Whether any file below `root` is recorded."""
+    first, beyond = _range(root)
+    query = "SELECT 1 FROM files WHERE path_bytes >= $first AND path_bytes < $beyond LIMIT 1"
+    return bool(snapshot.rows(query, {"first": first, "beyond": beyond}))
+
+
+def vanished(snapshot: Snapshot, root: bytes, *, online: bool) -> Iterator[Vanished]:
+    """Recorded files below `root` that are not there. With `online` false the root itself is absent or empty."""
+    after, beyond = _range(root)
+    while page := snapshot.rows(_RECORDED, {"after": after, "beyond": beyond, "limit": _PAGE}):
+        after = page[-1][1]
+        gone = [row for row in page if not _is_there(row[1])]
+        elsewhere = _elsewhere(snapshot, {row[5] for row in gone}) if online else set()
+        for file_root, path, size, mtime_ns, device, video_id, state in gone:
+            needless = video_id is None or video_id in elsewhere
+            forget = online and needless and _device_of_folder(path) == device
+            yield Vanished(FoundFile(file_root, path, size, mtime_ns, device), video_id, forget, state != "missing")
+
+
+def _elsewhere(snapshot: Snapshot, video_ids: set[str | None]) -> set[str]:
+    """Those contents that are at some recorded path now."""
+    rows = snapshot.rows(
+        "SELECT video_id, path_bytes FROM files WHERE list_contains($ids, video_id)",
+        {"ids": sorted(video_id for video_id in video_ids if video_id is not None)},
+    )
+    return {video_id for video_id, path in rows if _is_there(path)}
+
+
+def _is_there(path: bytes) -> bool:
+    """Whether a file is there; one that can't be looked at is not known to be gone."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _device_of_folder(path: bytes) -> int | None:
+    """st_dev of the nearest folder above a path that is there."""
+    folder = os.path.dirname(path)
+    while True:
+        try:
+            return os.stat(folder).st_dev
+        except (FileNotFoundError, NotADirectoryError):
+            folder = os.path.dirname(folder)
+        except OSError:
+            return None
+
+
+def _range(root: bytes) -> tuple[bytes, bytes]:
+    """Path bytes p below a root are those with first <= p < beyond."""
+    prefix = root.rstrip(b"/") + b"/"
+    return prefix, prefix[:-1] + b"0"  # the byte after the slash
+
+
+_RECORDED = """
+SELECT root, path_bytes, size, mtime_ns, device, video_id, state FROM files
+WHERE path_bytes > $after AND path_bytes < $beyond ORDER BY path_bytes LIMIT $limit
+"""
