@@ -67,6 +67,8 @@ def show_progress(events: Iterable[FileDone | Done], root: Path) -> dict[str, in
             rate = f"{hours:.2f} h of video, {hours / elapsed_h:.1f} h/h, {failed} failed" if elapsed_h else ""
             bar.update(task, advance=event.state not in ("skipped", "missing"), rate=rate)
     counts = done.counts
+    if counts["missing"] and not counts["files"]:
+        console.print(f"{shown(str(root))} is not there or empty; its files are marked missing and stay searchable")
     parts = ", ".join(
         f"{counts[state]} {state.replace('_', ' ')}" for state in counts if state not in ("files", "clips")
     )

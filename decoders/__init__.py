@@ -54,3 +54,10 @@ def announced(path_bytes: bytes) -> tuple[float, int]:
     from vidx.decoders import _packets  # which imports av: listing the choices must not
 
     return _packets.announced(path_bytes)
+
+
+def fit(rgb: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """An upright picture, uint8 (h, w, 3), as an encoder wants it: uint8 (crop_px, crop_px, 3)."""
+    from vidx.decoders import _picture
+
+    return _picture.resize_and_crop(rgb, preprocess)

@@ -77,3 +77,23 @@ def _process() -> Iterator[DecodeProcess]:
         yield process
     finally:
         process.kill()
+
+
+def still(path: Path, space: Space) -> np.ndarray | None:
+    """A picture as a clip in which nothing moves: uint8 (T, h, w, 3). None where the file is no picture Pillow knows.
+
+    Raises InputError where there is no such file, or where the picture can't be read to its end.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    from vidx.decoders import fit
+
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except UnidentifiedImageError:
+        return None
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} can't be read: {error}") from error
+    pixels = fit(np.asarray(upright), space.preprocess)
+    return np.repeat(pixels[None], space.frames, axis=0)
