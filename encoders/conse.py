@@ -114,10 +114,14 @@ class ConSE:
     def _classify(self, frames: np.ndarray) -> np.ndarray:
         import torch
 
+        # Always as many at once: the sums of another shape round otherwise, and a frame's vector must not depend on
+        # what happens to be encoded beside it.
+        padded = np.zeros((_CHUNK, *frames.shape[1:]), np.uint8)
+        padded[: len(frames)] = frames
         with torch.inference_mode():
-            pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)  # a view: channels last in memory
+            pixels = torch.from_numpy(padded).to(self.device).permute(0, 3, 1, 2)  # a view: channels last in memory
             probabilities: np.ndarray = self._classifier((pixels.float() - _MEAN) / _STD).softmax(dim=1).cpu().numpy()
-            return probabilities
+            return probabilities[: len(frames)]
 
     def embed_classes(self, probabilities: np.ndarray) -> np.ndarray:
         """Probabilities (B, 1000) to unit vectors (B, 384): the top classes' label vectors, weighted."""
@@ -132,8 +136,8 @@ class ConSE:
         new = [number for number in np.unique(classes) if number not in self._encoded_classes]
         if new:
             labels = _LABELS.decode().splitlines()
-            vectors = self._sentences.encode([labels[number] for number in new])
-            self._encoded_classes.update(zip(new, vectors, strict=True))
+            for number in new:  # one by one, for the same reason as in _classify
+                [self._encoded_classes[number]] = self._sentences.encode([labels[number]])
         return np.stack([self._encoded_classes[number] for number in classes.flat]).reshape(*classes.shape, _DIM)
 
     @cached_property

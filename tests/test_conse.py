@@ -372,3 +372,16 @@ def test_one_vector_for_equal_clips_is_right() -> None:
 
 def test_a_single_clip_may_have_any_unit_vector() -> None:
     check_vectors(some_vectors()[:1], FRAMES[:1], "toy")
+
+
+@needs_weights
+def test_a_clips_vector_does_not_depend_on_the_clips_beside_it(conse):
+    """To the last bit: a run that is killed and goes on batches other clips together."""
+    rng = np.random.default_rng(7)
+    tiles = rng.integers(0, 256, (5, 8, 26, 26, 3), np.uint8)
+    clips = np.repeat(np.repeat(tiles, 10, axis=2), 10, axis=3)
+    together = conse.encode_video(clips)
+    assert np.array_equal(conse.encode_video(clips[2:4]), together[2:4])
+    assert np.array_equal(conse.encode_video(clips[[4, 0]]), together[[4, 0]])
+    alone = encoders.build("conse").encode_video(clips[3:4])  # with no label encoded before
+    assert np.array_equal(alone[0], together[3])
