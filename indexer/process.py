@@ -20,6 +20,8 @@ from vidx.schema.records import Preprocess
 _LAST_WORDS_S = 5.0
 _POLL_S = 0.5
 _PATIENCE_S = 3600.0  # of work on a file whose length is not known yet
+_THRIFT = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}  # address space that grows with the number of cores
+_MOST_THREADS = 16  # of one decoder; more bring it nothing, and each holds pictures
 _SLOWEST = 60  # seconds of work that a second of video may take: far beyond what any codec needs
 
 
@@ -46,6 +48,7 @@ class DecodeProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", *command],
             pass_fds=(job_read, answer_write),
+            env={**os.environ, **_THRIFT},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log if log is not None else subprocess.DEVNULL,
@@ -165,7 +168,7 @@ def job_message(
         **asked,
         "path_hex": path_bytes.hex(),
         "decoder": decoder,
-        "threads": threads,
+        "threads": min(threads, _MOST_THREADS),
         "preprocess": asdict(preprocess),
         "thumbnails": thumbnails,
     }
