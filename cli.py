@@ -6,17 +6,17 @@ import json
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
 from vidx import __version__
 from vidx.config import IndexOptions, SearchOptions, default_store
-from vidx.errors import InputError, Interrupted, UnknownChoice, VidxError
+from vidx.errors import InputError, Interrupted, VidxError
 
 store_option = click.option(
     "--store",
@@ -105,29 +105,82 @@ def index(folder: Path, store_path: Path | None, strict: bool, as_json: bool, **
     return _STRICT if strict and counts["failed"] + counts["partial"] else 0
 
 
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--format` and `-o`, for commands that give rows or hits."""
+    out = click.option("-o", "out", type=click.Path(path_type=Path), help="Write to this file, once it is whole.")
+    name = click.option(
+        "--format", "format_name", help="table, json, csv or parquet.  [default: as FILE of -o ends, else table]"
+    )
+    return name(out(command))
+
+
 @vidx.command()
-@click.argument("text")
+@click.argument("text", required=False)
 @store_option
+@click.option(
+    "--like", multiple=True, metavar="FILE[@SECONDS]", help="Look for what is like a picture, a video, or a clip of it."
+)
+@click.option("--not", "unwanted", multiple=True, metavar="TEXT", help="Look less for what this describes.")
+@click.option("--where", metavar="SQL", help='Only clips for which this holds, as "duration_s > 60".')
 @click.option("-k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many hits.")
 @click.option(
     "--by", type=click.Choice(["moment", "clip", "video"]), default="moment", show_default=True, help="What a hit is."
 )
-@click.option("--format", "format_name", default="table", show_default=True, help="table or json.")
+@output_options
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet to this PNG file.")
-def search(text: str, store_path: Path | None, k: int, by: str, format_name: str, sheet: Path | None) -> None:
-    """Find moments by a description in words."""
+def search(
+    text: str | None,
+    store_path: Path | None,
+    format_name: str | None,
+    out: Path | None,
+    sheet: Path | None,
+    **chosen: Any,
+) -> None:
+    """Find moments by a description in words, by an example, or by both."""
+    from vidx.export._choice import choose
     from vidx.plugins import load
     from vidx.schema.store import Store
+    from vidx.search.query import check_asked
     from vidx.search.run import search as run_search
 
-    formatter = _formatter(format_name)
+    chosen_format = choose(format_name, out, "to_text", "write", terminal=sys.stdout.isatty())
     if sheet is not None and (sheet.suffix.lower() != ".png" or not sheet.absolute().parent.is_dir()):
         raise InputError(f"can't write {sheet}", hint="--sheet takes a .png file in a folder that exists")
-    options = SearchOptions(k=k, by=by, thumbnails=sheet is not None)
+    options = SearchOptions(**chosen, thumbnails=sheet is not None)
+    check_asked(text, options)  # before the store: a command that asks for nothing makes no sense with any
     answer = run_search(Store.open(store_path or default_store()), text, options)
-    click.echo(formatter.to_text(answer))
+    with _opened(out) as file:
+        if hasattr(chosen_format, "to_text"):
+            file.write(chosen_format.to_text(answer).encode("utf-8", "backslashreplace") + b"\n")
+        else:
+            from vidx.export._hits import hit_rows
+
+            chosen_format.write(hit_rows(answer), file)
     if sheet is not None:
         load("export", "sheet").to_file(answer, sheet)
+
+
+@vidx.command()
+@click.argument("query")
+@store_option
+@output_options
+def sql(query: str, store_path: Path | None, format_name: str | None, out: Path | None) -> None:
+    """Run one SELECT over what the store holds.
+
+    \b
+    Views: files, videos, indexed, newest, clips, thumbnails, runs.
+      vidx sql "SELECT path, duration_s FROM files JOIN videos USING (video_id)"
+    """
+    from vidx.export._choice import choose
+    from vidx.schema.snapshot import Snapshot
+    from vidx.schema.sql import select
+    from vidx.schema.store import Store
+
+    chosen_format = choose(format_name, out, "write", terminal=sys.stdout.isatty())
+    snapshot = Snapshot(Store.open(store_path or default_store()))
+    rows = select(snapshot, query, getattr(chosen_format, "CELLS", "values"))
+    with _opened(out) as file:
+        chosen_format.write(rows, file)
 
 
 @vidx.command()
@@ -183,15 +236,17 @@ def encoders(as_json: bool) -> None:
         click.echo(f"{encoder['name']}  ({here}; {size}; {encoder['licence']})\n    {encoder['description']}")
 
 
-def _formatter(name: str) -> ModuleType:
-    """The export format of that name that makes text. Raises UnknownChoice, naming those there are."""
-    from vidx.plugins import available, load
+@contextmanager
+def _opened(out: Path | None) -> Iterator[BinaryIO]:
+    """Where results go: the file, which appears when it is whole, or standard output."""
+    from vidx.export import written
 
-    with suppress(UnknownChoice):
-        if hasattr(module := load("export", name), "to_text"):
-            return module
-    known = [other for other in available("export") if hasattr(load("export", other), "to_text")]
-    raise UnknownChoice(f"no --format called {name!r}", hint=f"choose from: {', '.join(known)}")
+    if out is not None:
+        with written(out) as file:
+            yield file
+        return
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
 
 
 def main() -> None:

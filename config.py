@@ -38,10 +38,13 @@ class IndexOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What `vidx search` returns."""
+    """What `vidx search` looks for beside a text, and what it returns."""
 
     k: int = 10
     by: str = "moment"  # clip | moment | video
+    where: str | None = None  # SQL condition over the columns of vidx.schema.condition; None: all clips
+    like: tuple[str, ...] = ()  # files to search by, FILE or FILE@SECONDS
+    unwanted: tuple[str, ...] = ()  # texts of what is not looked for
     thumbnails: bool = False  # a picture for each hit, as a contact sheet needs
 
 

@@ -1,8 +1,48 @@
-"""Output formats, one file each. A module has `to_text(answer) -> str` for `--format`, or `to_file(answer, path)`."""
+"""Output formats, one file each. What a module can do it has a function for:
+
+- `to_text(answer) -> str` makes a text of an answer, for `vidx search --format`.
+- `write(rows, out)` writes any table, a pyarrow.RecordBatchReader, to an open binary file: for `vidx sql --format`, and
+  for `vidx search --format` where there is no `to_text`. Beside it may stand `CELLS`, which says what `vidx sql` is to
+  make of the columns (`vidx.schema.sql.select`), and `BINARY`, true for what is not for a terminal.
+- `to_file(answer, path)` makes a file of another kind, which is no `--format`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vidx.errors import InputError
+
+
+@contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that gets its name when it is whole; nothing is left of it when the body fails.
+
+    Raises InputError where it can't be written.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe, or /dev/stdout
+            with open(path, "wb") as out:
+                yield out
+            return
+        target = Path(os.path.realpath(path))
+        aside = target.with_name(f".vidx-{secrets.token_hex(8)}")
+        try:
+            with open(aside, "xb") as out:
+                yield out
+            os.replace(aside, target)
+        finally:
+            with suppress(FileNotFoundError):
+                aside.unlink()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror or error}", hint="name another file") from error
 
 
 def clock(seconds: float) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vidx.errors import InputError
-from vidx.export import clock, shown
+from vidx.export import clock, shown, written
 from vidx.schema.records import Answer, Hit
 
 _PICTURE_PX = (160, 120)
@@ -31,10 +30,8 @@ def to_file(answer: Answer, path: Path) -> None:
     for number, (hit, thumbnail) in enumerate(zip(answer.hits, answer.thumbnails, strict=True)):
         corner = (number % columns * _CELL_PX[0], head + number // columns * _CELL_PX[1])
         _draw_cell(sheet, draw, font, corner, hit, thumbnail)
-    try:
-        sheet.save(path, "PNG")
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}", hint="name another file") from error
+    with written(path) as out:
+        sheet.save(out, "PNG")
 
 
 def _draw_cell(

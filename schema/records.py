@@ -160,6 +160,7 @@ class Answer:
     query: str
     space: str
     load_ms: float  # encoder loaded and query encoded
-    took_ms: float  # encoded query to hits
+    took_ms: float  # the rest: store opened, filter resolved, hits found
+    total: int | None  # how many hits there are, where a filter leaves fewer than were asked for
     hits: list[Hit]
     thumbnails: list[bytes | None] = field(default_factory=list)  # JPEG of each hit's best clip, if asked for

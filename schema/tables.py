@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from vidx.errors import StoreDamaged
-from vidx.schema.delta_log import find_damage
+from vidx.schema.delta_log import read_log
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -135,6 +135,7 @@ RUNS = pa.schema(
 SINGLE = {"files": FILES, "videos": VIDEOS, "indexed": INDEXED, "thumbnails": THUMBNAILS, "runs": RUNS}
 
 
+_MESSAGE_LENGTH = 160  # Delta prints whole structures
 _LOG_CONFIG = {"delta.checkpointInterval": "100"}  # commits between checkpoints of a table's log
 
 
@@ -146,13 +147,15 @@ def create_table(path: Path, schema: pa.Schema) -> None:
 def open_table(path: Path) -> DeltaTable:
     """The newest version of a table. Raises StoreDamaged, in one line, whatever is wrong with its log."""
     try:
-        if damage := find_damage(path / "_delta_log"):
-            raise _damaged(path, damage)
-        return DeltaTable(path)
+        log = read_log(path / "_delta_log")
+        opened = DeltaTable(path)
+        if opened.version() == log.version and log.n_files not in (None, len(opened.file_uris())):
+            raise ValueError("its log names other files than it says")
+        return opened
     except FileNotFoundError:
         raise _damaged(path, "it is missing, or its log is") from None
     except (DeltaError, OSError, ValueError) as error:
-        raise _damaged(path, str(error).splitlines()[0]) from error
+        raise _damaged(path, str(error).splitlines()[0][:_MESSAGE_LENGTH]) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of Rust; it is no Exception and has no importable name
             raise

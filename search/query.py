@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 
 from vidx import encoders
-from vidx.errors import InputError, StoreError, StoreMissing
+from vidx.config import SearchOptions
+from vidx.encoders import VideoTextEncoder
+from vidx.errors import InputError, MediaError, StoreError, StoreMissing
+from vidx.schema.records import printable
+from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
+
+_NEGATIVE_SHARE = 0.5  # docs/explanation/search.md has what others gave
+
+
+@dataclass(frozen=True)
+class Example:
+    """A file to search by: a picture, a video as a whole, or the clip around `at_s` seconds of it."""
+
+    path: Path
+    at_s: float | None
+    given: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked for (`text`, `examples`, or both) and what is not (`unwanted`), checked as far as words go."""
+
+    text: str | None
+    examples: tuple[Example, ...]
+    unwanted: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """As answers repeat it: a text alone as it is."""
+        wanted = [self.text] if self.text is not None else []
+        likes = [f"like {printable(os.fsencode(example.given))}" for example in self.examples]
+        return "; ".join([*wanted, *likes, *(f"not {text}" for text in self.unwanted)])
 
 
 def settled_space(store: Store) -> Space:
@@ -16,6 +51,17 @@ def settled_space(store: Store) -> Space:
     if name is None:
         raise StoreMissing(f"nothing is indexed yet in {store.path}", hint="run `vidx index FOLDER` first")
     return store.space(name)
+
+
+def check_asked(text: str | None, options: SearchOptions) -> Asked:
+    """The parts of a query. Raises InputError where there is nothing to look for, for no text and for no file."""
+    if text is None and not options.like:
+        raise InputError("nothing to look for", hint="give TEXT, or --like FILE, or both")
+    return Asked(
+        text=None if text is None else check_text(text),
+        examples=tuple(check_example(given) for given in options.like),
+        unwanted=tuple(check_text(text) for text in options.unwanted),
+    )
 
 
 def check_text(text: str) -> str:
@@ -27,13 +73,95 @@ def check_text(text: str) -> str:
     return text.strip()
 
 
-def text_vector(text: str, space: Space) -> np.ndarray:
-    """float32 (dim,), unit norm. Raises StoreError where the encoder here is not the one that made the space."""
+def check_example(given: str) -> Example:
+    """FILE or FILE@SECONDS; a file whose name is the whole of it comes first. Raises InputError where there is none."""
+    name, at, seconds = given.rpartition("@")
+    at_s = _seconds(seconds) if at and not os.path.exists(given) else None
+    path = given if at_s is None else name
+    if not os.path.isfile(path):
+        shown = printable(os.fsencode(given))
+        what = f"{shown} is no file" if os.path.exists(path) else f"no file {shown!r}"
+        raise InputError(f"--like: {what}", hint="name a picture or a video, or VIDEO@SECONDS")
+    return Example(Path(path), at_s, given)
+
+
+def query_vector(snapshot: Snapshot, space: Space, asked: Asked) -> np.ndarray:
+    """float32 (dim,), unit norm: the sum of what is looked for, less half of what is not.
+
+    Raises InputError for a file that can't be used, StoreError where the encoder here did not make the space.
+    """
+    wanted = [_example_vector(snapshot, space, example) for example in asked.examples]
+    if texts := [text for text in (asked.text, *asked.unwanted) if text is not None]:
+        vectors = list(encoder_of(space).encode_text(texts))
+        wanted += vectors[: len(vectors) - len(asked.unwanted)]
+        unwanted = vectors[len(vectors) - len(asked.unwanted) :]
+    vector = wanted[0] if len(wanted) == 1 else _unit(np.sum(wanted, axis=0))
+    return _unit(vector - _NEGATIVE_SHARE * _unit(np.sum(unwanted, axis=0))) if asked.unwanted else vector
+
+
+def encoder_of(space: Space) -> VideoTextEncoder:
+    """The encoder of a space. Raises StoreError where the one here is not the one that made it."""
     encoder = encoders.build(space.encoder)
     if encoder.spec.space.name != space.name:
         raise StoreError(
             f"the store was indexed with other weights or settings of {space.encoder} ({space.name})",
             hint=f"this vidx would make {encoder.spec.space.name}; use the version that indexed it, or index again",
         )
-    vector: np.ndarray = encoder.encode_text([text])[0]
+    return encoder
+
+
+def _example_vector(snapshot: Snapshot, space: Space, example: Example) -> np.ndarray:
+    if example.at_s is not None and (stored := _stored_vector(snapshot, space, example)) is not None:
+        return stored
+    from vidx.indexer.frames import clip_at, still  # pulls in decoding, which most searches do without
+
+    try:
+        frames = still(example.path, space)
+        if frames is not None and example.at_s is not None:
+            raise InputError(f"--like: {example.path} is a picture, without seconds", hint="leave out the @SECONDS")
+        if frames is None:
+            frames = clip_at(example.path, example.at_s, space)
+    except MediaError as error:
+        raise InputError(f"--like: {error}", hint=error.hint) from error
+    encoder = encoder_of(space)
+    vectors = encoder.encode_video(frames[None])
+    encoders.check_vectors(vectors, frames[None], space.encoder)
+    vector: np.ndarray = vectors[0]
     return vector
+
+
+def _stored_vector(snapshot: Snapshot, space: Space, example: Example) -> np.ndarray | None:
+    """The vector of the clip of an indexed file, unchanged since, whose middle is nearest; None where none holds it."""
+    facts = os.stat(example.path)
+    rows = snapshot.rows(
+        f"SELECT c.vector FROM {snapshot.clips(space.name)} c JOIN files f USING (video_id)"
+        " WHERE f.path_bytes IN ($absolute, $real) AND f.size = $size AND f.mtime_ns = $mtime_ns"
+        " AND c.start_s <= $at_s AND $at_s <= c.end_s"
+        " ORDER BY abs((c.start_s + c.end_s) / 2 - $at_s), c.clip_id LIMIT 1",
+        {
+            "absolute": os.fsencode(os.path.abspath(example.path)),
+            "real": os.fsencode(os.path.realpath(example.path)),
+            "size": facts.st_size,
+            "mtime_ns": facts.st_mtime_ns,
+            "at_s": example.at_s,
+        },
+    )
+    return np.array(rows[0][0], np.float32) if rows else None
+
+
+def _seconds(text: str) -> float | None:
+    """A time in a video; None for what is no number from 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    """Raises InputError where nothing is left of a sum."""
+    norm = float(np.linalg.norm(vector))
+    if norm < 1e-6:
+        raise InputError("the parts of the query cancel each other out", hint="leave one out")
+    scaled: np.ndarray = (vector / norm).astype(np.float32)
+    return scaled

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from vidx.config import SearchOptions
-from vidx.errors import StoreMissing, UnknownChoice
+from vidx.errors import StoreDamaged, StoreMissing, UnknownChoice
 from vidx.plugins import load
 from vidx.schema.records import Hit
 from vidx.schema.snapshot import Snapshot
@@ -34,6 +34,12 @@ class _Clips:
     def of_video(self, number: int) -> slice:
         return slice(*np.searchsorted(self.videos, [number, number + 1]))
 
+    def only(self, ids: np.ndarray) -> _Clips:
+        """Those of the clips whose ids are given, in the same order."""
+        kept = np.isin(self.ids, ids)
+        columns = {name: getattr(self, name)[kept] for name in ("ids", "videos", "starts_s", "ends_s", "vectors")}
+        return replace(self, **columns)
+
 
 @dataclass(frozen=True)
 class _Span:
@@ -48,21 +54,26 @@ class _Span:
 
 
 def search_vector(
-    snapshot: Snapshot, space: Space, vector: np.ndarray, options: SearchOptions
+    snapshot: Snapshot, space: Space, vector: np.ndarray, options: SearchOptions, kept: np.ndarray | None = None
 ) -> tuple[list[Hit], list[int]]:
     """The k best clips, moments or videos for a unit vector float32 (dim,), best first, ties by clip id.
 
-    Returns the hits and the id of the best clip of each. Raises StoreMissing where the space has no clip, UnknownChoice
-    for a `by` that does not exist.
+    `kept` int64 (n,) are the ids of the clips that may be hits or parts of them; None means all. Returns the hits and
+    the id of the best clip of each. Raises StoreMissing where the space has no clip, UnknownChoice for a `by` that does
+    not exist.
     """
     if options.by not in BY:
         raise UnknownChoice(f"can't rank by {options.by!r}", hint=f"choose from: {', '.join(BY)}")
     clips = _live_clips(snapshot, space)
     if len(clips.ids) == 0:
         raise StoreMissing(f"no video is indexed with {space.encoder} yet", hint="run `vidx index FOLDER` first")
+    background = float(clips.vectors.mean(axis=0) @ vector)  # of the whole store, so that no filter moves it
+    if kept is not None:
+        clips = clips.only(kept)
+    if len(clips.ids) == 0:
+        return [], []
     index = load("vectors", "flat").build(clips.vectors, clips.ids)
     position = {int(clip_id): number for number, clip_id in enumerate(clips.ids)}
-    background = float(clips.vectors.mean(axis=0) @ vector)
     k = options.k
     while True:
         scores, ids = index.search(vector[None], k)
@@ -110,17 +121,24 @@ def peak_thumbnails(snapshot: Snapshot, space: Space, clip_ids: list[int]) -> li
 
 def _live_clips(snapshot: Snapshot, space: Space) -> _Clips:
     attempts = snapshot.rows(
-        "SELECT first_clip_id, video_id FROM newest WHERE space = $space ORDER BY first_clip_id", {"space": space.name}
+        "SELECT first_clip_id, video_id, CASE WHEN video_id IN (SELECT video_id FROM files) THEN n_clips ELSE 0 END"
+        " FROM newest WHERE space = $space ORDER BY first_clip_id",
+        {"space": space.name},
     )
     rows = snapshot.arrow(f"SELECT clip_id, start_s, end_s, vector FROM {snapshot.clips(space.name)}")
     ids, starts_s, ends_s, flat = (_column(rows, name) for name in ("clip_id", "start_s", "end_s", "vector"))
+    if len(ids) != (claimed := sum(n_clips for _, _, n_clips in attempts)) or len(flat) != len(ids) * space.dim:
+        raise StoreDamaged(
+            f"the clips of {space.name} are not whole: {claimed} are recorded and {len(ids)} can be read",
+            hint="restore the store from a backup",
+        )
     # The ids of an attempt are consecutive, so its first id tells whose a clip is.
-    videos = np.searchsorted([first for first, _ in attempts], ids, side="right") - 1
+    videos = np.searchsorted([first for first, *_ in attempts], ids, side="right") - 1
     order = np.lexsort((ids, starts_s, videos))
     return _Clips(
         ids=ids[order],
         videos=videos[order],
-        video_ids=[video_id for _, video_id in attempts],
+        video_ids=[video_id for _, video_id, _ in attempts],
         starts_s=starts_s[order],
         ends_s=ends_s[order],
         vectors=flat.reshape(len(ids), space.dim)[order],
@@ -128,8 +146,11 @@ def _live_clips(snapshot: Snapshot, space: Space) -> _Clips:
 
 
 def _column(rows: pa.Table, name: str) -> np.ndarray:
-    """A column without nulls as an array, lists flattened. Arrow's own to_numpy would import pandas."""
+    """A column as an array, lists flattened. Raises StoreDamaged where a value is missing."""
     column = rows[name].combine_chunks()
+    if column.null_count:
+        raise StoreDamaged(f"clips of the store lack their {name}", hint="restore the store from a backup")
+    # Arrow's own to_numpy would import pandas.
     return np.from_dlpack(column.flatten() if pa.types.is_list(column.type) else column)
 
 

@@ -5,29 +5,33 @@ from __future__ import annotations
 import time
 
 from vidx.config import SearchOptions
+from vidx.schema.condition import matching_clips
 from vidx.schema.records import Answer
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
-from vidx.search.query import check_text, settled_space, text_vector
+from vidx.search.query import check_asked, query_vector, settled_space
 from vidx.search.retrieve import peak_thumbnails, search_vector
 
 
-def search(store: Store, text: str, options: SearchOptions) -> Answer:
-    """Answer one text query over everything committed. Raises VidxError."""
-    text = check_text(text)
+def search(store: Store, text: str | None, options: SearchOptions) -> Answer:
+    """Answer one query, of words, of examples or of both, over everything committed. Raises VidxError."""
+    asked = check_asked(text, options)
     space = settled_space(store)
     began = time.perf_counter()
-    vector = text_vector(text, space)
-    loaded = time.perf_counter()
     snapshot = Snapshot(store)
-    hits, peaks = search_vector(snapshot, space, vector, options)
+    kept = None if options.where is None else matching_clips(snapshot, space.name, options.where)
+    filtered = time.perf_counter()
+    vector = query_vector(snapshot, space, asked)
+    loaded = time.perf_counter()
+    hits, peaks = search_vector(snapshot, space, vector, options, kept)
     ended = time.perf_counter()
     return Answer(
         store=str(store.path),
-        query=text,
+        query=str(asked),
         space=space.name,
-        load_ms=round((loaded - began) * 1000, 1),
-        took_ms=round((ended - loaded) * 1000, 1),
+        load_ms=round((loaded - filtered) * 1000, 1),
+        took_ms=round((filtered - began + ended - loaded) * 1000, 1),
+        total=len(hits) if kept is not None and len(hits) < options.k else None,
         hits=hits,
         thumbnails=peak_thumbnails(snapshot, space, peaks) if options.thumbnails else [],
     )

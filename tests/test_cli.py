@@ -17,7 +17,7 @@ from vidx import __version__, encoders
 from vidx.schema.store import Store
 
 Vidx = Callable[..., subprocess.CompletedProcess[str]]
-COMMANDS = ("index", "search", "status", "encoders")
+COMMANDS = ("index", "search", "sql", "status", "encoders")
 
 needs_weights = pytest.mark.skipif(not encoders.spec("conse").is_here, reason="needs the weights of the conse extra")
 
@@ -44,7 +44,8 @@ def test_help_names_every_command(vidx: Vidx) -> None:
     ("command", "options"),
     [
         ("index", ["--store", "--encoder", "--clip", "--stride", "--workers", "--no-thumbnails", "--json"]),
-        ("search", ["--store", "-k", "--by", "--format", "--sheet"]),
+        ("search", ["--store", "-k", "--by", "--like", "--not", "--where", "--format", "-o", "--sheet"]),
+        ("sql", ["--store", "--format", "-o"]),
         ("status", ["--store", "--json"]),
         ("encoders", ["--json"]),
     ],
@@ -91,8 +92,11 @@ def test_python_dash_m_runs_the_command_too() -> None:
         (["search", "a cat", "-k", "-3"], ["-k", "-3"]),
         (["search", "a cat", "-k", "many"], ["-k", "many"]),
         (["search", "a cat", "--by", "scene"], ["scene", "moment", "clip", "video"]),
-        (["search", "a cat", "--format", "xml"], ["xml", "json", "table"]),
-        (["search", "a cat", "--format", "sheet"], ["sheet", "json", "table"]),
+        (["search", "a cat", "--format", "xml"], ["xml", "csv, json, parquet, table"]),
+        (["search", "a cat", "--format", "sheet"], ["sheet", "csv, json, parquet, table"]),
+        (["search", "a cat", "-o", "no/such/folder.csv"], ["can't write no/such/folder.csv"]),
+        (["search", "--not", "snow"], ["nothing to look for", "TEXT", "--like FILE"]),
+        (["sql"], ["QUERY"]),
         (["index"], ["FOLDER"]),
         (["index", ".", "--clip", "0"], ["--clip", "0.1"]),
         (["index", ".", "--clip", "-5"], ["--clip", "0.1"]),

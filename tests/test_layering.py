@@ -24,7 +24,7 @@ ALLOWED = {
     "vectors": {"schema", *GROUND},
     "export": {"schema", *GROUND},
     "indexer": {"schema", "decoders", "encoders", "__init__", *GROUND},
-    "search": {"schema", "encoders", "vectors", "__init__", *GROUND},
+    "search": {"schema", "encoders", "vectors", "indexer", "__init__", *GROUND},
     "console": {"export", "indexer"},
     "cli": {"schema", "encoders", "export", "indexer", "search", "console", "__init__", *GROUND},
 }
@@ -84,6 +84,11 @@ def test_a_part_imports_only_what_lies_below_it(path: Path) -> None:
     part = part_of(module_name(path))
     reached = {part_of(module) for module in ours(path)} - {part}
     assert reached <= ALLOWED[part], f"{module_name(path)} reaches for {sorted(reached - ALLOWED[part])}"
+
+
+def test_search_reaches_the_indexer_for_frames_of_single_clips_only() -> None:
+    modules = {module for path in (ROOT / "search").glob("*.py") for module in ours(path)}
+    assert {module for module in modules if part_of(module) == "indexer"} == {"indexer.frames"}
 
 
 def test_no_stage_of_indexing_imports_a_later_one() -> None:

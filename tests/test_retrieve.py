@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from deltalake import DeltaTable
 
-from vidx import encoders
 from vidx.config import SearchOptions
-from vidx.errors import InputError, StoreError, StoreMissing, UnknownChoice
+from vidx.errors import InputError, StoreDamaged, StoreMissing, UnknownChoice
 from vidx.schema import tables
 from vidx.schema.records import Hit, Preprocess
 from vidx.schema.snapshot import Snapshot
@@ -21,7 +21,7 @@ from vidx.schema.spaces import Space
 from vidx.schema.store import Store
 from vidx.schema.writer import Commit, writing
 from vidx.search.moments import moments
-from vidx.search.query import check_text, settled_space, text_vector
+from vidx.search.query import check_text, settled_space
 from vidx.search.retrieve import peak_thumbnails, search_vector
 
 DIM = 16
@@ -277,6 +277,22 @@ def test_a_space_without_clips_says_that_nothing_is_indexed(store: Store) -> Non
         Archive(store).search(unit(np.ones(DIM)), 1, "clip")
 
 
+def test_clips_that_are_recorded_and_not_there_are_told_and_not_passed_over(empty: Archive) -> None:
+    vectors = np.eye(DIM, dtype=np.float32)
+    empty.add("cats", vectors[:3], [b"/cats.mp4"])
+    empty.add("dogs", vectors[3:5], [b"/dogs.mp4"])
+    DeltaTable(empty.store.path / "clips" / SPACE.name).delete(f"clip_id = {empty.ids['cats'][1]}")
+    with pytest.raises(StoreDamaged, match="not whole: 5 are recorded and 4 can be read"):
+        empty.search(vectors[0], 1, "clip")
+
+
+def test_a_video_without_any_file_is_neither_searched_nor_missed(empty: Archive) -> None:
+    vectors = np.eye(DIM, dtype=np.float32)
+    empty.add("gone", vectors[:3], [])
+    empty.add("dogs", vectors[3:5], [b"/dogs.mp4"])
+    assert {hit.video_id for hit in empty.search(vectors[0], 10, "clip")} == {"dogs"}
+
+
 def test_a_store_without_a_space_has_no_settled_space(store: Store) -> None:
     with pytest.raises(StoreMissing, match="nothing is indexed yet"):
         settled_space(store)
@@ -294,11 +310,3 @@ def test_a_query_of_nothing_is_refused(text: str) -> None:
 
 def test_white_space_around_a_query_is_left_out() -> None:
     assert check_text("  a cat\n") == "a cat"
-
-
-def test_a_space_made_with_other_weights_is_not_searched() -> None:
-    ours = encoders.spec("conse").space
-    other = replace(ours, weights={**ours.weights, "text": "0" * 64})
-    with pytest.raises(StoreError, match=rf"other weights or settings of conse \({other.name}\)") as caught:
-        text_vector("a cat", other)
-    assert ours.name in caught.value.hint

@@ -157,7 +157,7 @@ def test_a_broken_store_json_is_damage(store: Store, content: bytes) -> None:
 @pytest.mark.parametrize("name", tables.SINGLE)
 def test_a_missing_table_is_damage_that_names_the_table(store: Store, name: str) -> None:
     (store.path / name).rename(store.path.parent / "lost")
-    with pytest.raises(StoreDamaged, match=f"table {name} of the store is missing"):
+    with pytest.raises(StoreDamaged, match=rf"table {name} of the store can.t be opened: it is missing"):
         Snapshot(store)
 
 

@@ -1,0 +1,123 @@
+"""The condition of `--where`: one expression over a flat row for each path of each live clip.
+
+It is not searched for bad words. DuckDB's own parser turns it into a tree, and every node of that must be of a kind
+that is known to be harmless.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from vidx.errors import InputError
+from vidx.schema.snapshot import Snapshot
+from vidx.schema.sql import plain, readable, told
+
+_ROW = """
+SELECT f.path, f.root, f.size AS size_bytes, make_timestamp(f.mtime_ns // 1000) AT TIME ZONE 'UTC' AS modified_at,
+    f.state AS file_state, c.video_id, v.container, v.codec, v.pixel_format, v.width, v.height, v.rotation,
+    v.frame_rate, v.n_frames, v.duration_s, v.has_audio, v.timecode, v.created_at, c.clip_id, c.start_s, c.end_s,
+    n.state, n.reason, n.indexed_at
+FROM {clips} c JOIN files f ON f.video_id = c.video_id
+JOIN newest n ON n.video_id = c.video_id AND n.space = '{space}'
+LEFT JOIN videos v ON v.video_id = c.video_id
+"""
+COLUMNS = re.findall(r"(?:AS |\b[fcvn]\.)(\w+)(?=,|\nFROM)", _ROW)
+
+_NAMES = {*COLUMNS, "current_date", "current_timestamp"}
+_HARMLESS = {"CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN", "CASE", "CAST", "TYPE", "COLLATE"}
+# Functions that give another answer every time or do more than answer, and those that are not of one row.
+_UNFIT = """
+SELECT function_name FROM duckdb_functions() WHERE list_contains($names, function_name) GROUP BY function_name
+HAVING bool_or(stability = 'VOLATILE') OR NOT bool_or(function_type IN ('scalar', 'macro'))
+"""
+
+
+def matching_clips(snapshot: Snapshot, space: str, condition: str) -> np.ndarray:
+    """Ids int64 (n,) of the live clips of a space for which a condition over COLUMNS holds, in any order.
+
+    A content at several paths has a row for each, and one that holds is enough. Raises InputError.
+    """
+    _check(snapshot, readable(condition))
+    row = _ROW.format(clips=snapshot.clips(space), space=space)
+    with told(_wrong):
+        found = snapshot.select(f"SELECT DISTINCT clip_id FROM ({row}) AS clip WHERE {condition}").to_arrow_table()
+    ids: np.ndarray = np.from_dlpack(found["clip_id"].combine_chunks())
+    return ids
+
+
+def _check(snapshot: Snapshot, condition: str) -> None:
+    """Refuse whatever is more than an expression over COLUMNS. Raises InputError."""
+    if not condition.strip():
+        raise _wrong("it is empty")
+    [expected] = _statements(snapshot, "true")
+    statements = _statements(snapshot, condition)
+    tree = statements[0]["node"].get("where_clause")
+    functions = set()
+    for node in _nodes(tree):
+        if refusal := _refusal(node):
+            raise _wrong(refusal)
+        if node["class"] == "FUNCTION" and not node["is_operator"]:
+            functions.add(node["function_name"])
+    if tree is None or [_around(statement) for statement in statements] != [_around(expected)]:
+        raise _wrong(_ONE_EXPRESSION)
+    if functions and (unfit := snapshot.rows(_UNFIT, {"names": sorted(functions)})):
+        raise _wrong(f"the function {unfit[0][0]} can't be used here")
+
+
+def _statements(snapshot: Snapshot, condition: str) -> list[dict[str, Any]]:
+    """Trees of the statements that a SELECT becomes with the condition at its end. Raises InputError."""
+    query = f"SELECT 1 FROM clip WHERE {condition}"
+    [(text,)] = snapshot.rows("SELECT json_serialize_sql($query::VARCHAR)", {"query": query})
+    try:
+        parsed = json.loads(text)
+    except RecursionError:
+        raise _wrong("it is nested too deeply") from None
+    if parsed["error"]:
+        raise _wrong(parsed["error_message"] if parsed["error_type"] == "parser" else _ONE_EXPRESSION)
+    statements: list[dict[str, Any]] = parsed["statements"]
+    return statements
+
+
+def _around(statement: dict[str, Any]) -> dict[str, Any]:
+    """What a statement is beside its condition."""
+    return {**statement, "node": {**statement["node"], "where_clause": None}}
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every node of a parsed expression."""
+    waiting = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if "class" in part:
+                yield part
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+
+
+def _refusal(node: dict[str, Any]) -> str | None:
+    """Why a node of a condition is not taken, None where it is."""
+    kind = node["class"]
+    if kind == "COLUMN_REF":
+        name = ".".join(node["column_names"])
+        return None if name.lower() in _NAMES else f"there is no column {name}"
+    if kind == "FUNCTION":
+        name = ".".join(filter(None, (node["catalog"], node["schema"], node["function_name"])))
+        if name != node["function_name"] or name.startswith("__"):
+            return f"there is no function {name}"
+        of_many_rows = node["filter"] or node["distinct"] or node["order_bys"]["orders"]
+        return f"the function {name} can't be used here" if of_many_rows else None
+    return None if kind in _HARMLESS else f"a {kind.lower().replace('_', ' ')} can't be used here"
+
+
+def _wrong(text: str) -> InputError:
+    return InputError(f"--where: {plain(text)}", hint=f"columns: {', '.join(COLUMNS)}")
+
+
+_ONE_EXPRESSION = "it must be one expression"
