@@ -12,8 +12,8 @@ import numpy as np
 
 from vidx.schema.records import Preprocess, Timeline, Video
 
-
-FALLBACKS = ("pyav", "decord")  # a file that kills a process of one is tried once with the next
+# The built-in ones and the library each needs. A file that kills a process of one is tried once with the next.
+FALLBACKS = {"pyav": "av", "decord": "decord"}
 
 
 class ShownFrame(Protocol):

@@ -20,10 +20,14 @@ _REFORMATTER = VideoReformatter()
 
 
 class PyAVPicture:
-    """See `vidx.decoders.ShownFrame`. `sar` is the width of a pixel over its height."""
+    """See `vidx.decoders.ShownFrame`. `sar` is the width of a pixel over its height.
 
-    def __init__(self, frame: av.VideoFrame, tick: int, sar: float) -> None:
+    `turns`: quarters counterclockwise that bring the frame upright, where it does not say so itself.
+    """
+
+    def __init__(self, frame: av.VideoFrame, tick: int, sar: float, turns: int | None = None) -> None:
         self.frame, self.tick, self._sar = frame, tick, sar
+        self._turns = round(frame.rotation / 90) % 4 if turns is None else turns
 
     def pixels(self, preprocess: Preprocess) -> np.ndarray:
         """See `vidx.decoders.ShownFrame.pixels`."""
@@ -43,7 +47,7 @@ class PyAVPicture:
         rgb = _REFORMATTER.reformat(
             self.frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA, threads=1
         ).to_ndarray()
-        return np.rot90(rgb, round(self.frame.rotation / 90) % 4)
+        return np.rot90(rgb, self._turns)
 
 
 def resize_and_crop(rgb: np.ndarray, preprocess: Preprocess) -> np.ndarray:

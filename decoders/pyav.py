@@ -6,22 +6,26 @@ late there, so every seek is judged by the first frame it gives and repeated fur
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import av
 import numpy as np
 
 from vidx.decoders import ShownFrame
-from vidx.decoders._packets import first_video, open_container, raise_what_is_not_the_content, read_timeline
+from vidx.decoders._facts import facts_of, picture_of
+from vidx.decoders._order import in_order, timed_by_count, timed_by_label
+from vidx.decoders._packets import family_of, first_video, open_container, packets_of
 from vidx.decoders._picture import PyAVPicture
+from vidx.decoders._timeline import NothingShown, PacketTable, Trouble, read_packet_table
 from vidx.errors import Unreadable
-from vidx.schema.records import Video
 
 VERSIONS = {"av": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}
 
 _FIRST_STEP_BACK_S = 0.5
 _PACKETS_PER_SIGN_OF_LIFE = 16
+# Codecs of which every packet shows one frame. Others skip frames, and say nothing.
+_FRAME_PER_PACKET = {"h264", "hevc", "av1", "vp8", "vp9", "mpeg2video", "mjpeg", "prores", "ffv1"}
 
 av.logging.set_level(None)
 
@@ -36,19 +40,25 @@ class PyAVVideo:
 
     def __init__(self, path_bytes: bytes, threads: int, alive: Callable[[], None]) -> None:
         self._path, self._threads, self._alive = path_bytes, threads, alive
+        self._edit_list = True
         self.damage: str | None = None
         self.first_bad_s: float | None = None
         self._open()
         try:
-            self.timeline, cut = read_timeline(self._container, self._stream, alive)
-            if cut:
-                self._damaged(cut.reason, cut.at_s)
+            table = self._read_table()
+            self.timeline, self._seeks = table.line, table.one_clock
+            for trouble in table.troubles:
+                self._trouble(trouble.reason, trouble.at_s)
+            codec = self._stream.codec_context
+            self._counts = family_of(self._container) == "avi" and table.in_order and codec.has_b_frames
+            self._expects_all = codec.codec.canonical_name in _FRAME_PER_PACKET
             self._shown: PyAVPicture | None = None
             self._ahead: PyAVPicture | None = None
             self._move_to(int(self.timeline.ticks[0]))
             if self._ahead is None:
                 raise Unreadable(f"none of its {len(self.timeline.ticks)} frames can be decoded (damaged or encrypted)")
-            self.facts = self._facts(self._ahead.frame)
+            first = picture_of(self._ahead.frame)
+            self.facts = facts_of(self._container, self._stream, self.timeline, first, path_bytes)
         except BaseException:
             self.close()
             raise
@@ -72,29 +82,29 @@ class PyAVVideo:
         if self._shown is not None and tick < self._shown.tick:
             return True
         here = self._ahead if self._ahead is not None else self._shown
-        return here is not None and self._key_before(tick) > here.tick
+        return self._seeks and here is not None and self._key_before(tick) > here.tick
 
     def _key_before(self, tick: int) -> int:
         keys = self.timeline.key_ticks
         at = int(np.searchsorted(keys, tick, side="right")) - 1
-        return int(keys[at]) if at >= 0 else int(self.timeline.ticks[0])
+        return int(keys[at]) if at >= 0 and self._seeks else int(self.timeline.ticks[0])
 
     def _move_to(self, key: int) -> None:
         """Put the cursor before the first frame presented at or after `key`.
 
         Key frames that an edit list hides decode into nothing, so the first visible tick is early enough too.
         """
-        wanted = max(key, int(self.timeline.ticks[0]))
+        first = int(self.timeline.ticks[0])
+        wanted = max(key, first)
         step_back = 0
         while True:
             target = key - step_back
-            if target <= self.timeline.ticks[0]:
+            if target <= first or not self._sought(target):
+                target = first
                 self._restart()
-            else:
-                self._container.seek(target, stream=self._stream, backward=True)
-            self._frames = self._decode()
+            self._frames = self._decode(wanted)
             self._ahead = next(self._frames, None)
-            if target <= self.timeline.ticks[0] or (self._ahead is not None and self._ahead.tick <= wanted):
+            if target <= first or (self._ahead is not None and self._ahead.tick <= wanted):
                 break
             step_back = step_back * 2 or max(1, int(_FIRST_STEP_BACK_S / self.timeline.time_base))
         # Frames before the key frame may lean on pictures that were not decoded (open GOP).
@@ -103,33 +113,49 @@ class PyAVVideo:
         if self._shown is not None and self._shown.tick >= wanted:
             self._shown = None
 
-    def _decode(self) -> Iterator[PyAVPicture]:
-        """Frames in presentation order from where the container stands; damage is noted and passed over."""
-        latest: int | None = None
-        for frame in self._decoded_packets():
-            if frame.pts is None or frame.pts < self.timeline.ticks[0] or (latest is not None and frame.pts <= latest):
-                continue
-            if frame.pts > self.timeline.ticks[-1]:  # behind a discontinuity
-                return
-            latest = frame.pts
-            if frame.is_corrupt:
-                self._damaged("damaged picture data", self._seconds(latest))
-            yield PyAVPicture(frame, latest, self._sar)
+    def _sought(self, target: int) -> bool:
+        try:
+            self._container.seek(target, stream=self._stream, backward=True)
+        except av.error.FFmpegError:  # of a damaged index
+            return False
+        return True
 
-    def _decoded_packets(self) -> Iterator[av.VideoFrame]:
+    def _decode(self, wanted: int) -> Iterator[PyAVPicture]:
+        """Frames in presentation order from where the container stands; damage from `wanted` on is noted."""
+        ticks, before, fields = self.timeline.ticks, None, 0
+        frames = self._decoded_packets(wanted)
+        timed = timed_by_count(frames, ticks, wanted) if self._counts else timed_by_label(frames)
+        for place, frame in in_order(timed, ticks):
+            tick = int(ticks[place])
+            if frame.is_corrupt and tick >= wanted:
+                self._damaged("damaged picture data", tick)
+            self._note_missing(before, place, fields, wanted)
+            before, fields = place, int(frame.interlaced_frame)
+            yield PyAVPicture(frame, tick, self._sar)
+            if place + 1 == len(ticks):  # what follows has another clock
+                return
+        self._note_missing(before, len(ticks), fields, wanted)
+
+    def _note_missing(self, before: int | None, place: int, fields: int, wanted: int) -> None:
+        """Note frames of the packet table that did not come; the second field of a frame may have a tick of its own."""
+        if before is None or place - before - 1 <= fields or not self._expects_all:
+            return
+        missing = max(int(self.timeline.ticks[before + 1]), wanted)
+        if place == len(self.timeline.ticks) or missing < self.timeline.ticks[place]:
+            self._damaged("a frame is missing: its data are damaged or lost", missing)
+
+    def _decoded_packets(self, wanted: int) -> Iterator[av.VideoFrame]:
         """Whatever the decoder makes of each packet; an error costs one packet, not the rest of the file."""
-        packets, n_packets, position = self._container.demux(self._stream), 0, None
+        packets, n_packets, position = packets_of(self._container, self._stream), 0, wanted
         while True:
             try:
                 packet = next(packets)
-            except StopIteration:
+            except (StopIteration, av.error.EOFError):
                 return
             except av.error.FFmpegError as error:  # the container itself can't go on
-                raise_what_is_not_the_content(error, self._path, self._alive)
-                if not isinstance(error, av.error.EOFError):
-                    self._damaged(f"reading: {error.strerror}", position)
+                self._damaged(f"reading: {error.strerror}", position)
                 return
-            position = position if packet.pts is None else self._seconds(packet.pts)
+            position = position if packet.pts is None else packet.pts
             n_packets += 1
             if n_packets % _PACKETS_PER_SIGN_OF_LIFE == 0:
                 self._alive()
@@ -138,20 +164,36 @@ class PyAVVideo:
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
-                raise_what_is_not_the_content(error, self._path, self._alive)
-                self._damaged(f"decoding: {error.strerror}", position)
+                if position >= wanted:
+                    self._damaged(f"decoding: {error.strerror}", position)
 
-    def _damaged(self, what: str, at_s: float | None) -> None:
-        """Note damage; the first reason met is kept, and the earliest time."""
+    def _damaged(self, what: str, tick: int) -> None:
+        """Note damage; the first reason met is kept, and the earliest time, which lies inside the video."""
+        line = self.timeline
+        at_s = float(line.seconds(min(max(tick, int(line.ticks[0])), line.end_tick)))
+        self._trouble(what, at_s)
+
+    def _trouble(self, what: str, at_s: float) -> None:
         self.damage = self.damage or what
-        at_s = 0.0 if at_s is None else at_s
         self.first_bad_s = at_s if self.first_bad_s is None else min(at_s, self.first_bad_s)
 
-    def _seconds(self, tick: int) -> float:
-        return float(self.timeline.seconds(tick))
+    def _read_table(self) -> PacketTable:
+        """The packet table; that of all frames, where an edit list hides every one."""
+        try:
+            return read_packet_table(self._container, self._stream, self._path, self._alive)
+        except NothingShown:
+            if family_of(self._container) != "mov":
+                raise
+        self._edit_list = False
+        self._restart()
+        table = read_packet_table(self._container, self._stream, self._path, self._alive)
+        hides = Trouble(
+            "its edit list hides every frame; it is ignored", float(table.line.seconds(table.line.ticks[0]))
+        )
+        return replace(table, troubles=[hides, *table.troubles])
 
     def _open(self) -> None:
-        self._container = open_container(self._path)
+        self._container = open_container(self._path, edit_list=self._edit_list)
         try:
             self._stream = first_video(self._container)
         except BaseException:
@@ -165,30 +207,3 @@ class PyAVVideo:
         """Stand at the very first packet, which no seek guarantees in every container."""
         self._container.close()
         self._open()
-
-    def _facts(self, first: av.VideoFrame) -> Video:
-        container, stream, line = self._container, self._stream, self.timeline
-        sar = stream.sample_aspect_ratio
-        return Video(
-            video_id="",
-            size_bytes=os.stat(self._path).st_size,
-            container=container.format.name.split(",")[0],
-            codec=stream.codec_context.codec.canonical_name,
-            pixel_format=first.format.name,
-            width=first.width,
-            height=first.height,
-            rotation=round(first.rotation / 90) * 90 % 360,
-            sar_num=sar.numerator if sar else 1,
-            sar_den=sar.denominator if sar else 1,
-            frame_rate=float(stream.average_rate or 0.0),
-            n_frames=len(line.ticks),
-            duration_s=self._seconds(line.end_tick),
-            first_s=self._seconds(int(line.ticks[0])),
-            time_origin_s=line.origin_s,
-            time_base_num=line.time_base.numerator,
-            time_base_den=line.time_base.denominator,
-            stream_index=stream.index,
-            has_audio=bool(container.streams.audio),
-            timecode=stream.metadata.get("timecode") or container.metadata.get("timecode"),
-            created_at=container.metadata.get("creation_time"),
-        )

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -151,7 +153,8 @@ def _open_log(path: Path) -> IO[bytes]:
 
 def _decoders(first: str) -> tuple[str, ...]:
     """The decoder asked for, and the one that gets what kills a process of it."""
-    return (first, *[name for name in FALLBACKS if name != first][:1])
+    others = (name for name, library in FALLBACKS.items() if name != first and find_spec(library))
+    return (first, *islice(others, 1))
 
 
 def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
@@ -168,6 +171,8 @@ def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
         raise UnknownChoice(
             f"no decoder called {options.decoder!r}", hint=f"choose from: {', '.join(available('decoders'))}"
         )
+    if (library := FALLBACKS.get(options.decoder)) and not find_spec(library):
+        raise InputError(f"{library} is not installed", hint="install it, or leave out --decoder")
     clip_s = float(options.clip_s or CLIP_S)
     stride_s = float(options.stride_s or clip_s)
     if clip_s > _MOST_OVERLAP * stride_s:

@@ -1,0 +1,215 @@
+"""Decoding with decord, for files that kill PyAV's decoder, and for comparison. It numbers frames and knows no times.
+
+PyAV's demuxer opens the file first and gives times, facts and damage, so nothing that it refuses reaches decord. From
+decord come pictures alone, and only where frame number i is proved to be the i-th packet in order of presentation:
+frames are read in order, because its seeks and skips give wrong ones in many files, and to the very last, so that a
+frame left out on the way shows in their count. A file for which that can't hold, or does not, is refused.
+
+What can't be decoded it conceals. That shows only in the errors that FFmpeg logs inside it, which are counted here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from glob import glob
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Any
+
+import av
+import numpy as np
+
+from vidx.decoders import ShownFrame
+from vidx.decoders._display import rotation_of
+from vidx.decoders._facts import Picture, facts_of
+from vidx.decoders._packets import family_of, first_video, open_container, packets_of
+from vidx.decoders._picture import PyAVPicture
+from vidx.decoders._sizes import keeps_its_size
+from vidx.decoders._timeline import read_packet_table
+from vidx.errors import Unreadable, VidxError
+
+# Containers that it reads right, and how they begin: no text does so, which decord might take for a playlist.
+_BEGINNINGS = {"mov": b"\0", "matroska": b"\x1aE\xdf\xa3", "flv": b"FLV"}
+_MOST_PX = 1080  # short side of a frame as it is decoded: it keeps several, and they are RGB
+_ERROR_LEVEL = 16  # of FFmpeg's log; lower is worse
+_NO_FAULT = "0.000000001"  # share of frames that may be replaced by the one before; 0 would mean any
+
+
+def _versions() -> dict[str, str]:
+    try:
+        return {"decord": version("decord"), "av": av.__version__}
+    except PackageNotFoundError:  # listing the choices must do without it
+        return {}
+
+
+VERSIONS = _versions()
+
+
+def open_video(path_bytes: bytes, *, threads: int = 1, alive: Callable[[], None] = lambda: None) -> DecordVideo:
+    """Open a file and read its packet table; `alive` is called while work goes on.
+
+    Raises NotVideo, Unreadable also for what decord can't be trusted with, and VidxError where it is not installed.
+    """
+    return DecordVideo(path_bytes, threads, alive)
+
+
+class DecordVideo:
+    """See `vidx.decoders.OpenVideo`. A cursor: `_next` is the number of the frame that decord gives next."""
+
+    def __init__(self, path_bytes: bytes, threads: int, alive: Callable[[], None]) -> None:
+        self._decord, self._complaints = _library()
+        self._errors = (self._decord.DECORDError, self._decord.DECORDLimitReachedError)
+        self._path, self._threads, self._alive = path_bytes, threads, alive
+        self._reader: Any = None
+        self._proved = False
+        self._file = open(path_bytes, "rb")  # noqa: SIM115
+        try:
+            self._examine()
+            self._open_reader()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._reader = None
+        self._file.close()
+
+    def frames_at(self, ticks: Iterable[int]) -> Iterator[tuple[int, ShownFrame]]:
+        """See `vidx.decoders.OpenVideo.frames_at`. Raises Unreadable where decord fails or its count proves wrong.
+
+        The count shows at the end of the file, so before the last frame is given the rest is read.
+        """
+        wanted = list(ticks)
+        for number, tick in enumerate(wanted, start=1):
+            picture = self._picture(max(0, int(np.searchsorted(self.timeline.ticks, tick, side="right")) - 1))
+            if number == len(wanted) and not self._proved:
+                self._picture(len(self.timeline.ticks) - 1)
+            yield tick, picture
+
+    def _examine(self) -> None:
+        """Take times, facts and damage from PyAV's demuxer. Raises Unreadable for what decord may get wrong."""
+        with open_container(self._path) as container:
+            stream, family = first_video(container), family_of(container)
+            if family not in _BEGINNINGS or not self._file.read(8).startswith(_BEGINNINGS[family]):
+                raise Unreadable(f"decord can't be trusted with a container of this kind ({family})")
+            if len(container.streams.video) > 1:
+                raise Unreadable("decord can't be trusted to take the right one of its video streams")
+            rotation = rotation_of(self._path, stream.id) if family == "mov" else 0
+            if rotation is None or "rotate" in stream.metadata:
+                raise Unreadable("decord can't be trusted to turn its pictures upright")
+            table = read_packet_table(container, stream, self._path, self._alive)
+            coded = Picture(stream.codec_context.pix_fmt or "", stream.width, stream.height, rotation)
+            self.facts = facts_of(container, stream, table.line, coded, self._path)
+        self.timeline = table.line
+        self.damage = table.troubles[0].reason if table.troubles else None
+        self.first_bad_s = table.troubles[0].at_s if table.troubles else None
+        if table.n_packets != len(table.line.ticks):
+            raise Unreadable(f"decord would count {table.n_packets} frames where {len(table.line.ticks)} are shown")
+        with open_container(self._path) as container:
+            stream = first_video(container)
+            if not keeps_its_size(self._checked(packets_of(container, stream)), stream.codec_context):
+                raise Unreadable("decord can't be trusted with pictures whose size may change")
+
+    def _checked(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+        for packet in packets:
+            if packet.has_sidedata("encryption_info"):  # decord would show the noise
+                raise Unreadable("its pictures are encrypted")
+            self._alive()
+            yield packet
+
+    def _open_reader(self) -> None:
+        """Stand before the first frame. Raises Unreadable."""
+        width, height = self.facts.width, self.facts.height
+        if self.facts.rotation % 180:
+            width, height = height, width
+        shrink = max(1.0, min(width, height) / _MOST_PX)
+        self._width, self._height = max(1, round(width / shrink)), max(1, round(height / shrink))
+        try:
+            self._reader = self._decord.VideoReader(
+                _name_of(self._file.fileno(), self._path),
+                width=self._width,
+                height=self._height,
+                num_threads=self._threads,
+                fault_tol=_NO_FAULT,
+            )
+        except (*self._errors, RuntimeError, AssertionError) as error:
+            raise Unreadable(f"decord can't open it: {_first_line(error)}") from error
+        if len(self._reader) != len(self.timeline.ticks):
+            raise Unreadable(f"decord counts {len(self._reader)} frames where {len(self.timeline.ticks)} are shown")
+        self._next, self._heard = 0, self._complaints.count
+
+    def _picture(self, number: int) -> PyAVPicture:
+        """Frame `number`; those before it are read and dropped. Raises Unreadable."""
+        if number < self._next - 1:
+            self._open_reader()
+        while self._next <= number:
+            try:
+                rgb = self._reader.next().asnumpy()
+            except (*self._errors, StopIteration) as error:
+                raise Unreadable(f"decord fails at frame {self._next}: {_first_line(error)}") from error
+            if self._complaints.count > self._heard:
+                self._note_damage(int(self.timeline.ticks[self._next]))
+            self._next += 1
+            self._alive()
+            self._latest = rgb
+        self._proved = self._proved or self._next == len(self.timeline.ticks)
+        # Rows of some widths are padded, which decord takes for more colours.
+        rows = self._latest.reshape(self._height, -1)[:, : 3 * self._width]
+        coded = np.rot90(rows.reshape(self._height, self._width, 3), -self.facts.rotation // 90)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(coded), format="rgb24")
+        sar = self.facts.sar_num / self.facts.sar_den
+        return PyAVPicture(frame, int(self.timeline.ticks[number]), sar, self.facts.rotation // 90)
+
+    def _note_damage(self, tick: int) -> None:
+        """Decoding runs ahead, so the damage lies here or somewhat later."""
+        at_s = float(self.timeline.seconds(tick))
+        self.damage = self.damage or "decoding: errors in the data of a picture"
+        self.first_bad_s = at_s if self.first_bad_s is None else min(at_s, self.first_bad_s)
+        self._heard = self._complaints.count
+
+
+class _Complaints:
+    """Counts what the FFmpeg inside decord logs as an error; none where its library is not found."""
+
+    def __init__(self, library: ModuleType) -> None:
+        self.count = 0
+        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
+            self._hear
+        )
+        beside = os.path.join(os.path.dirname(str(library.__file__)), os.pardir, "decord.libs")
+        for name in glob(os.path.join(beside, "libavutil*")):
+            ctypes.CDLL(name).av_log_set_callback(self._callback)
+
+    def _hear(self, _of: int, level: int, _text: bytes, _values: int) -> None:
+        self.count += level <= _ERROR_LEVEL
+
+
+@functools.cache
+def _library() -> tuple[ModuleType, _Complaints]:
+    if not VERSIONS:
+        raise VidxError("decord is not installed", hint="`pip install decord`, or take the decoder pyav")
+    library = importlib.import_module("decord")
+    library.logging.set_level(library.logging.QUIET)
+    return library, _Complaints(library)
+
+
+def _name_of(descriptor: int, path_bytes: bytes) -> str:
+    """A name under which decord finds the open file and no other. Raises Unreadable."""
+    if sys.platform == "linux":
+        return f"/proc/self/fd/{descriptor}"  # of names it takes UTF-8 only
+    try:
+        return os.path.abspath(path_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable("decord opens no file whose name is not UTF-8") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """decord's messages begin with a place in its source and go on with a trace."""
+    first = (str(error).strip().splitlines() or ["no more frames"])[0]
+    return re.sub(r"^.*\.cc:\d+: |\[/proc/self/fd/\d+\] ?", "", first)[:100]
