@@ -18,6 +18,7 @@ from vidx.errors import NotVideo, Unreadable
 # Real containers only: playlists, scripts, pictures and whatever names another file or a network address are left out.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,rm,gxf,wtv,nut,ivf"
 _PACKETS_PER_SIGN_OF_LIFE = 512
+_DISK_BLOCK_BYTES = 16 * 2**20
 _MAGIC = (
     (4, b"ftyp"),
     (0, b"\x1aE\xdf\xa3"),
@@ -51,9 +52,24 @@ def open_container(path_bytes: bytes, *, edit_list: bool = True) -> av.container
             raise Unreadable("the container can't be read: its index is missing or damaged") from error
         raise NotVideo("not a video container") from error
     except av.error.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
         if isinstance(error, OSError) and error.errno != errno.EPERM:  # the disk's trouble, not the content's
             raise
         raise Unreadable(f"can't be opened: {error.strerror or error}") from error
+
+
+def raise_what_is_not_the_content(error: av.error.FFmpegError, path_bytes: bytes, alive: Callable[[], None]) -> None:
+    """Raise MemoryError where FFmpeg ran out of it, and OSError where the disk refuses; return where neither is so.
+
+    FFmpeg says "Input/output error" of some cut files too, so the disk itself is asked: by reading the file.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, OSError) and not isinstance(error, av.error.EOFError):
+        with open(path_bytes, "rb", buffering=0) as file:
+            while file.read(_DISK_BLOCK_BYTES):
+                alive()
 
 
 def first_video(container: av.container.InputContainer) -> av.VideoStream:
@@ -120,6 +136,7 @@ class Packets:
                 if self.count % _PACKETS_PER_SIGN_OF_LIFE == 0:
                     alive()
         except av.error.FFmpegError as error:
+            raise_what_is_not_the_content(error, path_bytes, alive)
             self.error = error.strerror
         else:
             self.flaw = inspector.finish()

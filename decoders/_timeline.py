@@ -95,7 +95,9 @@ def _times_by_decoding(path_bytes: bytes, alive: Callable[[], None]) -> Iterator
         for packet in packets_of(container, first_video(container)):
             try:
                 yield from (frame.pts for frame in packet.decode() if frame.pts is not None)
-            except av.error.FFmpegError:
+            except av.error.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise
                 continue
             alive()
 
@@ -172,15 +174,13 @@ def _troubles_of_clock(packets: Packets, kept: list[int], odd_behind: int | None
         yield Trouble("times are damaged: the clock leaps and comes back", _seconds(line, before))
     if odd_behind is not None:
         yield Trouble("times are damaged: a frame is due far from those around it", _seconds(line, odd_behind))
-    if packets.family == "mov" and len(line.ticks) < _DISTINCT * len(packets.ticks):
+    if packets.family == "mov" and len(line.ticks) < _DISTINCT * sum(runs[number].packets for number in kept):
         yield Trouble("times are damaged: many frames have the same", _seconds(line, int(line.ticks[0])))
 
 
 def _troubles_of_packets(packets: Packets, line: Timeline) -> Iterator[Trouble]:
     if packets.lost_at is not None:
         yield Trouble("frames are missing: packets of the stream were lost", _seconds(line, packets.lost_at))
-    if packets.incomplete_at is not None:
-        yield Trouble("the file is cut: the data of a frame are incomplete", _seconds(line, packets.incomplete_at))
     if packets.error is not None:
         yield Trouble(f"reading: {packets.error}", _seconds(line, line.end_tick))
 
@@ -188,8 +188,8 @@ def _troubles_of_packets(packets: Packets, line: Timeline) -> Iterator[Trouble]:
 def _troubles_of_container(
     packets: Packets, container: av.container.InputContainer, stream: av.VideoStream, line: Timeline
 ) -> Iterator[Trouble]:
-    flaw, end_s = packets.flaw, _seconds(line, line.end_tick)
-    announced_s = (container.duration or 0) / av.time_base
+    flaw, announced_s = packets.flaw, 0.0 if packets.family in STREAMED else (container.duration or 0) / av.time_base
+    end_s = _seconds(line, line.end_tick if packets.incomplete_at is None else packets.incomplete_at)
     if flaw is not None and flaw.inside:
         broken_at = line.ticks[0] if packets.broken_at is None else packets.broken_at
         yield Trouble(flaw.reason, _seconds(line, broken_at))
@@ -200,6 +200,8 @@ def _troubles_of_container(
         yield Trouble(f"the file is cut: it announces {indexed} frames and holds {packets.count}", end_s)
     elif flaw is not None and (flaw.certain or announced_s > end_s + _LACK_S):
         yield Trouble(flaw.reason, end_s)
+    elif packets.incomplete_at is not None:
+        yield Trouble("the file is cut: the data of a frame are incomplete", end_s)
 
 
 def _seconds(line: Timeline, tick: int) -> float:

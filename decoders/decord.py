@@ -175,7 +175,7 @@ class DecordVideo:
 
 
 class _Complaints:
-    """Counts what the FFmpeg inside decord logs as an error; none where its library is not found."""
+    """Counts errors that the decoders of the FFmpeg inside decord log; none where its library is not found."""
 
     def __init__(self, library: ModuleType) -> None:
         self.count = 0
@@ -186,8 +186,11 @@ class _Complaints:
         for name in glob(os.path.join(beside, "libavutil*")):
             ctypes.CDLL(name).av_log_set_callback(self._callback)
 
-    def _hear(self, _of: int, level: int, _text: bytes, _values: int) -> None:
-        self.count += level <= _ERROR_LEVEL
+    def _hear(self, speaker: int | None, level: int, _text: bytes, _values: int) -> None:
+        if speaker and level <= _ERROR_LEVEL:
+            # It begins with a pointer to its AVClass, and that with a pointer to the name of the class.
+            name = ctypes.cast(speaker, ctypes.POINTER(ctypes.POINTER(ctypes.c_char_p)))[0][0]
+            self.count += name == b"AVCodecContext"
 
 
 @functools.cache

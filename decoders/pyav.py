@@ -15,7 +15,13 @@ import numpy as np
 from vidx.decoders import ShownFrame
 from vidx.decoders._facts import facts_of, picture_of
 from vidx.decoders._order import in_order, timed_by_count, timed_by_label
-from vidx.decoders._packets import family_of, first_video, open_container, packets_of
+from vidx.decoders._packets import (
+    family_of,
+    first_video,
+    open_container,
+    packets_of,
+    raise_what_is_not_the_content,
+)
 from vidx.decoders._picture import PyAVPicture
 from vidx.decoders._timeline import NothingShown, PacketTable, Trouble, read_packet_table
 from vidx.errors import Unreadable
@@ -153,6 +159,7 @@ class PyAVVideo:
             except (StopIteration, av.error.EOFError):
                 return
             except av.error.FFmpegError as error:  # the container itself can't go on
+                raise_what_is_not_the_content(error, self._path, self._alive)
                 self._damaged(f"reading: {error.strerror}", position)
                 return
             position = position if packet.pts is None else packet.pts
@@ -164,6 +171,7 @@ class PyAVVideo:
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
+                raise_what_is_not_the_content(error, self._path, self._alive)
                 if position >= wanted:
                     self._damaged(f"decoding: {error.strerror}", position)
 

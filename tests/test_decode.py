@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -255,7 +256,8 @@ def test_a_cut_file_is_partial_with_the_time_of_the_cut(make_video, options, tmp
     (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: positions[30]])
     answers = list(decode(iter([job(tmp_path / "cut.mkv")]), options()))
     (ended,) = (answer for answer in answers if isinstance(answer, Ended))
-    assert (ended.outcome.state, ended.outcome.reason) == ("partial", "the file is cut: it announces 5.0 s")
+    assert ended.outcome.state == "partial"
+    assert re.fullmatch(r"the file is cut: it announces \d+ bytes and holds \d+", ended.outcome.reason)
     assert 2.5 <= ended.outcome.first_bad_s <= 3.5
     assert sum(isinstance(answer, Clip) for answer in answers) >= 1
 

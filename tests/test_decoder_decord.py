@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -112,10 +113,11 @@ def test_whatever_it_accepts_it_shows_like_the_first_decoder(shared: Path) -> No
         chosen = [ticks[round(at)] for at in np.linspace(0, len(ticks) - 1, 12)]
         mixed = list(np.random.default_rng(0).permutation(len(ticks))[:6])
         for asked in (chosen, *([ticks[at]] for at in mixed)):
-            for (_, one), (_, other) in zip(videos[0].frames_at(asked), videos[1].frames_at(asked), strict=False):
-                difference = np.abs(one.pixels(_PX).astype(int) - other.pixels(_PX)).mean()
-                if one.tick != other.tick or difference > _SAME_PICTURE:
-                    wrong.append((name, one.tick, difference))
+            with suppress(Unreadable):  # which says that what came before is not to be trusted
+                for (_, one), (_, other) in zip(videos[0].frames_at(asked), videos[1].frames_at(asked), strict=True):
+                    difference = np.abs(one.pixels(_PX).astype(int) - other.pixels(_PX)).mean()
+                    if one.tick != other.tick or difference > _SAME_PICTURE:
+                        wrong.append((name, one.tick, difference))
         for video in videos:
             video.close()
     assert accepted > 35

@@ -284,9 +284,18 @@ def test_a_type_that_parquet_does_not_know_is_one_line(vidx: Vidx, filled: Path,
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
-def test_what_is_wrong_with_a_query_is_one_line(vidx: Vidx, filled: Path, query: str, words: list[str]) -> None:
+def test_what_is_wrong_with_a_query_is_told_with_what_there_is(filled: Path, query: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        rows(filled, query)
+    message = f"{caught.value}; {caught.value.hint}"
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("query", ["selec 1", "SELECT nope FROM files", "SELECT * FROM read_csv('/etc/passwd')", "; ;"])
+def test_a_wrong_query_is_one_line_on_standard_error(vidx: Vidx, filled: Path, query: str) -> None:
     run = vidx("sql", query, "--store", filled)
-    check_one_error(run, 2, *words)
+    check_one_error(run, 2)
     assert run.stdout == ""
 
 
