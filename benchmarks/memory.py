@@ -80,7 +80,7 @@ def make_video(path: Path, seed: int) -> None:
 
 def peak_mb(arguments: list[str]) -> float:
     """Run `vidx` and return the peak over its process tree, in MB."""
-    command = [Path(sys.executable).with_name("vidx"), *arguments]
+    command = [str(Path(sys.executable).with_name("vidx")), *arguments]
     peak_kb = 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
