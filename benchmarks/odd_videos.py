@@ -66,8 +66,8 @@ def main() -> None:
 
 def index(folder: Path, store_path: Path, encoder: str) -> dict[str, Outcome]:
     """Index the folder and return what became of each file, by its path below it."""
-    vidx = Path(sys.executable).with_name("vidx")
-    command = [vidx, "index", folder, "--store", store_path, "--encoder", encoder, "--json"]
+    vidx = str(Path(sys.executable).with_name("vidx"))
+    command = [vidx, "index", str(folder), "--store", str(store_path), "--encoder", encoder, "--json"]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     events = [event for event in map(json.loads, printed.splitlines()) if event["event"] == "file"]
     outcomes = {event["path"]: Outcome(event["state"], event["reason"]) for event in events}

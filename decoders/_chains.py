@@ -40,6 +40,8 @@ def _matroska(read: Bytes) -> Chain | None:
 
     def step(at: int) -> int:
         identifier, size, content = _ebml_head(read, at)
+        if content > read.size:
+            return content
         if identifier == _CLUSTER and size is not None and not _ebml_checksum_holds(read, content, size):
             raise ChainBroken(inside=True)
         if identifier in (_CLUSTER, _BLOCK_GROUP, _SEGMENT):
@@ -56,8 +58,10 @@ def _matroska(read: Bytes) -> Chain | None:
 def _ebml_head(read: Bytes, at: int) -> tuple[int, int | None, int]:
     """Identifier, size (None: not stated) and the first byte of the content."""
     head = read(at, 12)
-    if not head or not head[0] or (id_length := 9 - head[0].bit_length()) > 4 or len(head) <= id_length:
+    if not head or not head[0] or (id_length := 9 - head[0].bit_length()) > 4:
         raise ChainBroken
+    if len(head) <= id_length:
+        return 0, 0, read.size + 1  # a head that was cut
     if not (first := head[id_length]):
         raise ChainBroken
     length = 9 - first.bit_length()

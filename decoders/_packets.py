@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -52,10 +51,7 @@ def open_container(path_bytes: bytes, *, edit_list: bool = True) -> av.container
             raise Unreadable("the container can't be read: its index is missing or damaged") from error
         raise NotVideo("not a video container") from error
     except av.error.FFmpegError as error:
-        if isinstance(error, MemoryError):
-            raise
-        if isinstance(error, OSError) and error.errno != errno.EPERM:  # the disk's trouble, not the content's
-            raise
+        raise_what_is_not_the_content(error, path_bytes, lambda: None)
         raise Unreadable(f"can't be opened: {error.strerror or error}") from error
 
 

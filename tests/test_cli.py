@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,10 @@ def test_status_counts_what_was_indexed(vidx: Vidx, indexed_store: Path) -> None
     facts = json.loads(run.stdout)
     space = facts["default_space"]
     assert space.startswith("conse-")
+    last_run = facts.pop("last_run")
+    assert (last_run["state"], last_run["counts"]["indexed"]) == ("done", 3)
+    assert last_run["command"].startswith("index /")
+    assert datetime.fromisoformat(last_run["finished_at"]) < datetime.now(UTC)
     assert facts == {
         "store": str(indexed_store),
         "files": 3,
@@ -330,14 +335,17 @@ def test_status_counts_what_was_indexed(vidx: Vidx, indexed_store: Path) -> None
         "partial": 0,
         "failed": 0,
         "not_video": 0,
+        "not_indexed": 0,
+        "missing": 0,
         "videos": 3,
         "hours": 0.02,
+        "retired": 0,
         "default_space": space,
         "clips": {space: 6},
     }
     text = vidx("status", "--store", indexed_store).stdout
-    assert [line.split()[0] for line in text.splitlines()] == [name.split("_")[0] for name in facts]
-    assert f"6 in {space}" in text
+    assert [line.split()[0] for line in text.splitlines()] == [name.split("_")[0] for name in (*facts, "last_run")]
+    assert f"{space} 6" in text
 
 
 def test_status_of_an_empty_store_is_all_zeros(vidx: Vidx, store: Store) -> None:
