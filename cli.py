@@ -252,6 +252,8 @@ def _opened(out: Path | None) -> Iterator[BinaryIO]:
 def main() -> None:
     """Entry point: every error a user can meet becomes one line on standard error and an exit code."""
     debug = "--debug" in sys.argv[1:2]
+    if not debug and sys.stderr is not None:  # which it is where standard error is closed
+        _mute_libraries()
     # NumPy's products here are small, and its threads spin for one another, on a busy machine longer than they work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
@@ -273,6 +275,14 @@ def main() -> None:
         _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1, debug)
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error}; `vidx --debug ...` shows where", 1, debug)
+
+
+def _mute_libraries() -> None:
+    """Keep what libraries print past Python, as a panic of Rust on a full disk, from standard error."""
+    ours = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    sys.stderr = ours
 
 
 def _fail(message: str, code: int, debug: bool) -> None:

@@ -24,7 +24,7 @@ import av
 import numpy as np
 
 EVERY_S = 0.05
-WIDTH, HEIGHT, RATE, SECONDS = 320, 240, 5, 20
+WIDTH, HEIGHT, RATE, SECONDS = 320, 240, 5, 10
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def make_video(path: Path, seed: int) -> None:
-    """20 s of coloured tiles that change with every frame."""
+    """10 s of coloured tiles that change with every frame."""
     path.parent.mkdir(exist_ok=True)
     dice = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:

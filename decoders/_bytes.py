@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _WINDOW_BYTES = 4096
 
@@ -40,11 +41,24 @@ class Bytes:
         self._file.close()
 
 
+class Frames:
+    """The elements passed that hold a frame, by track; none in containers that don't tell."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+        self.latest_track = -1
+
+    def note(self, track: int) -> None:
+        self.counts[track] += 1
+        self.latest_track = track
+
+
 @dataclass(frozen=True)
 class Chain:
-    """`step` takes the first byte of an element to that of the next, or raises ChainBroken."""
+    """`step` takes the first byte of an element to that of the next, or raises ChainBroken; it notes `frames`."""
 
     start: int
     step: Callable[[int], int]
+    frames: Frames = field(default_factory=Frames)
     stated_end: int | None = None  # where the container says it ends
     coarse: bool = False  # one element holds many packets

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
-from vidx.decoders._bytes import Bytes, Chain, ChainBroken
+from vidx.decoders._bytes import Bytes, Chain, ChainBroken, Frames
 
 _BLOCK_BYTES = 2**20
 
@@ -22,6 +22,7 @@ def chain_of(read: Bytes, family: str) -> Chain | None:
 # Matroska and WebM (RFC 9559): numbers tell their own length by the zero bits they begin with.
 
 _EBML, _SEGMENT, _CLUSTER, _BLOCK_GROUP = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0xA0
+_BLOCKS = (0xA3, 0xA1)
 _MATROSKA_PARTS = {
     *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),  # children of the segment
     *(0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xAF),  # of a cluster
@@ -37,6 +38,7 @@ def _matroska(read: Bytes) -> Chain | None:
     identifier, size, start = _ebml_head(read, at + size)
     if identifier != _SEGMENT:
         return None
+    frames = Frames()
 
     def step(at: int) -> int:
         identifier, size, content = _ebml_head(read, at)
@@ -50,9 +52,11 @@ def _matroska(read: Bytes) -> Chain | None:
             raise ChainBroken(another=True)
         if size is None or identifier not in _MATROSKA_PARTS:
             raise ChainBroken
+        if identifier in _BLOCKS and size:
+            frames.note(read.number(content, 1, "big"))
         return content + size
 
-    return Chain(start, step, None if size is None else start + size)
+    return Chain(start, step, frames, None if size is None else start + size)
 
 
 def _ebml_head(read: Bytes, at: int) -> tuple[int, int | None, int]:
@@ -89,6 +93,7 @@ def _avi(read: Bytes) -> Chain | None:
     while end is not None and read(end, 4) == b"RIFF":
         size = read.number(end + 4, 4, "little")
         end = end + 8 + size + size % 2 if size not in (0, 0xFFFFFFFF) else None  # not stated while it was recorded
+    frames = Frames()
 
     def step(at: int) -> int:
         head = read(at, 8)
@@ -97,6 +102,8 @@ def _avi(read: Bytes) -> Chain | None:
         if head[:4] in (b"RIFF", b"LIST"):
             return at + 12
         size = int.from_bytes(head[4:], "little")
+        if size and head[2:4] in (b"dc", b"db") and head[:2].isdigit():
+            frames.note(int(head[:2]))
         behind = at + 8 + size
         if size % 2 == 0 or behind == read.size:
             return behind
@@ -104,7 +111,7 @@ def _avi(read: Bytes) -> Chain | None:
         unpadded = _is_printable(read(behind, 4)) and not _is_printable(read(behind + 1, 4))
         return behind if unpadded else behind + 1
 
-    return Chain(0, step, end if end is None else end - (end == read.size + 1)) if end != 0 else None
+    return Chain(0, step, frames, end if end is None else end - (end == read.size + 1)) if end != 0 else None
 
 
 def _is_printable(name: bytes) -> bool:
@@ -217,7 +224,7 @@ def _asf(read: Bytes) -> Chain | None:
             raise ChainBroken
         return at + packet_bytes
 
-    return Chain(first, step, stated_bytes if stated_bytes and not broadcast else None)
+    return Chain(first, step, stated_end=stated_bytes if stated_bytes and not broadcast else None)
 
 
 # MXF (SMPTE 377-1): keys of 16 bytes, lengths, values; the first partition knows where the last one begins.
@@ -239,7 +246,7 @@ def _mxf(read: Bytes) -> Chain | None:
 
     content, _ = content_and_size(0)
     last_partition = read.number(content + 24, 8, "big")
-    return Chain(0, step, last_partition + 1 if last_partition else None)
+    return Chain(0, step, stated_end=last_partition + 1 if last_partition else None)
 
 
 # MPEG program streams (ISO 13818-1): packs and packets, an end code if they were not cut.

@@ -38,6 +38,7 @@ class Inspector:
         self._at = self._chain.start if self._chain else 0
         self._element = self._latest_packet = self._steps = 0
         self._break: ChainBroken | None = None
+        self._track: int | None = None
 
     def reach(self, position: int) -> bool:
         """A packet was read that begins at this byte. Whether the chain is broken before it."""
@@ -64,6 +65,15 @@ class Inspector:
             return None
         certain = self._break.inside or stated is not None
         return Flaw(f"the container is damaged from byte {self._element} on", inside=False, certain=certain)
+
+    def frames_passed(self) -> int:
+        """Frames that the chain has passed of the track of the first packet; 0 where it does not tell."""
+        if self._chain is None:
+            return 0
+        frames = self._chain.frames
+        if self._track is None:
+            self._track = frames.latest_track
+        return frames.counts[self._track]
 
     def close(self) -> None:
         self._read.close()

@@ -116,7 +116,7 @@ class Packets:
         self.count = self.empty = self.without_pts = 0
         self.in_order = True  # whether packets are presented in the order of decoding
         self.broken_at: int | None = None  # the latest tick before a break inside the container
-        self.lost_at: int | None = None  # the tick behind which the demuxer misses packets
+        self.lost_at: int | None = None  # the latest tick before packets that the demuxer misses
         self.incomplete_at: int | None = None  # the tick of a packet whose end is missing
         self.error: str | None = None  # why the container could not be read to its end
         self.flaw: Flaw | None = None
@@ -131,11 +131,13 @@ class Packets:
                 self._take(packet, inspector)
                 if self.count % _PACKETS_PER_SIGN_OF_LIFE == 0:
                     alive()
-        except av.error.FFmpegError as error:
-            raise_what_is_not_the_content(error, path_bytes, alive)
-            self.error = error.strerror
-        else:
             self.flaw = inspector.finish()
+            if self.lost_at is None and inspector.frames_passed() > self.count + self.empty and self.runs:
+                self.lost_at = self.runs[-1].top_tick
+        except av.error.FFmpegError as error:
+            if not isinstance(error, MemoryError):  # which a damaged size brings about: no packet is that large
+                raise_what_is_not_the_content(error, path_bytes, alive)
+            self.error = error.strerror
         finally:
             inspector.close()
 
@@ -144,8 +146,13 @@ class Packets:
             self.empty += 1
             return
         self.count += 1
-        if packet.pos is not None and inspector.reach(packet.pos) and self.broken_at is None:
-            self.broken_at = self.runs[-1].top_tick if self.runs else packet.pts
+        if packet.pos is not None:
+            is_broken = inspector.reach(packet.pos)
+            before = self.runs[-1].top_tick if self.runs else packet.pts
+            if is_broken and self.broken_at is None:
+                self.broken_at = before
+            if self.lost_at is None and inspector.frames_passed() > self.count + self.empty:
+                self.lost_at = before
         if packet.pts is None:
             self.without_pts += 1
             return

@@ -18,7 +18,7 @@ _BACK_S = 1.0  # a decode time that falls back by more than this is a new clock
 _GAP_S = 10.0  # more than this between frames is looked at twice
 _LEAP_S = 3600.0  # a longer leap ahead is a new clock, unless the container announces so long a video
 _END_S = 30 * 24 * 3600.0  # or, broadcasts apart, announces no duration and ends by then
-_DISTINCT = 0.9  # share of the frames of an MP4 that must have a time of their own
+_DISTINCT = 0.9  # share of the frames that must have a time of their own, joined broadcasts apart
 _LACK_S = 0.5  # missing at the end, against the announced duration, before foreign bytes there are called damage
 _REORDERING = 16  # frames of delay between decoding and showing that codecs allow
 
@@ -69,7 +69,7 @@ def read_packet_table(
     troubles = [
         *_troubles_of_clock(packets, kept, odd_behind, line),
         *_troubles_of_packets(packets, line),
-        *_troubles_of_container(packets, container, stream, line),
+        *_troubles_of_container(packets, container, _frames_of_index(packets.family, stream, path_bytes), line),
     ]
     troubles.sort(key=lambda trouble: trouble.at_s)
     return PacketTable(line, troubles, packets.count, packets.in_order, one_clock=len(kept) == len(packets.runs))
@@ -174,34 +174,46 @@ def _troubles_of_clock(packets: Packets, kept: list[int], odd_behind: int | None
         yield Trouble("times are damaged: the clock leaps and comes back", _seconds(line, before))
     if odd_behind is not None:
         yield Trouble("times are damaged: a frame is due far from those around it", _seconds(line, odd_behind))
-    if packets.family == "mov" and len(line.ticks) < _DISTINCT * sum(runs[number].packets for number in kept):
+    if packets.family not in STREAMED and len(line.ticks) < _DISTINCT * sum(runs[number].packets for number in kept):
         yield Trouble("times are damaged: many frames have the same", _seconds(line, int(line.ticks[0])))
 
 
 def _troubles_of_packets(packets: Packets, line: Timeline) -> Iterator[Trouble]:
     if packets.lost_at is not None:
-        yield Trouble("frames are missing: packets of the stream were lost", _seconds(line, packets.lost_at))
+        yield Trouble("frames are missing: their data are damaged or lost", _seconds(line, packets.lost_at))
     if packets.error is not None:
         yield Trouble(f"reading: {packets.error}", _seconds(line, line.end_tick))
 
 
 def _troubles_of_container(
-    packets: Packets, container: av.container.InputContainer, stream: av.VideoStream, line: Timeline
+    packets: Packets, container: av.container.InputContainer, announced: int, line: Timeline
 ) -> Iterator[Trouble]:
     flaw, announced_s = packets.flaw, 0.0 if packets.family in STREAMED else (container.duration or 0) / av.time_base
     end_s = _seconds(line, line.end_tick if packets.incomplete_at is None else packets.incomplete_at)
     if flaw is not None and flaw.inside:
         broken_at = line.ticks[0] if packets.broken_at is None else packets.broken_at
         yield Trouble(flaw.reason, _seconds(line, broken_at))
-        return
-    # Of fewer frames than the header announces, an edit list may be the reason; the index knows.
-    indexed = len(stream.index_entries) if packets.family == "mov" else 0
-    if indexed > packets.count + packets.empty:
-        yield Trouble(f"the file is cut: it announces {indexed} frames and holds {packets.count}", end_s)
+    elif announced > packets.count + packets.empty:
+        yield Trouble(f"the file is cut: it announces {announced} frames and holds {packets.count}", end_s)
     elif flaw is not None and (flaw.certain or announced_s > end_s + _LACK_S):
         yield Trouble(flaw.reason, end_s)
     elif packets.incomplete_at is not None:
         yield Trouble("the file is cut: the data of a frame are incomplete", end_s)
+
+
+def _frames_of_index(family: str, stream: av.VideoStream, path_bytes: bytes) -> int:
+    """How many frames the index of an MP4 names; 0 for other containers.
+
+    Fewer than the header announces may be the work of an edit list, and if they are not, the header is right.
+    """
+    if family != "mov":
+        return 0
+    named = len(stream.index_entries)
+    if stream.frames > named:
+        with open_container(path_bytes, edit_list=False) as whole:
+            if len(first_video(whole).index_entries) < stream.frames:
+                return stream.frames
+    return named
 
 
 def _seconds(line: Timeline, tick: int) -> float:

@@ -148,32 +148,29 @@ class PyAVVideo:
             return
         missing = max(int(self.timeline.ticks[before + 1]), wanted)
         if place == len(self.timeline.ticks) or missing < self.timeline.ticks[place]:
-            self._damaged("a frame is missing: its data are damaged or lost", missing)
+            self._damaged("frames are missing: their data are damaged or lost", missing)
 
     def _decoded_packets(self, wanted: int) -> Iterator[av.VideoFrame]:
         """Whatever the decoder makes of each packet; an error costs one packet, not the rest of the file."""
-        packets, n_packets, position = packets_of(self._container, self._stream), 0, wanted
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, av.error.EOFError):
-                return
-            except av.error.FFmpegError as error:  # the container itself can't go on
+        position, n_packets = wanted, 0
+        try:
+            for packet in packets_of(self._container, self._stream):
+                position = position if packet.pts is None else packet.pts
+                n_packets += 1
+                if n_packets % _PACKETS_PER_SIGN_OF_LIFE == 0:
+                    self._alive()
+                try:
+                    yield from packet.decode()
+                except av.error.EOFError:
+                    return
+                except av.error.FFmpegError as error:
+                    raise_what_is_not_the_content(error, self._path, self._alive)
+                    if position >= wanted:
+                        self._damaged(f"decoding: {error.strerror}", position)
+        except av.error.FFmpegError as error:  # the container itself can't go on
+            if not isinstance(error, MemoryError):  # of a damaged size
                 raise_what_is_not_the_content(error, self._path, self._alive)
-                self._damaged(f"reading: {error.strerror}", position)
-                return
-            position = position if packet.pts is None else packet.pts
-            n_packets += 1
-            if n_packets % _PACKETS_PER_SIGN_OF_LIFE == 0:
-                self._alive()
-            try:
-                yield from packet.decode()
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError as error:
-                raise_what_is_not_the_content(error, self._path, self._alive)
-                if position >= wanted:
-                    self._damaged(f"decoding: {error.strerror}", position)
+            self._damaged(f"reading: {error.strerror}", position)
 
     def _damaged(self, what: str, tick: int) -> None:
         """Note damage; the first reason met is kept, and the earliest time, which lies inside the video."""

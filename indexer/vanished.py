@@ -9,9 +9,11 @@ where its folder, or the nearest one above that is left, is on another device, n
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vidx.indexer.walk import storable_mtime_ns
 from vidx.schema.records import FoundFile
 from vidx.schema.snapshot import Snapshot
 
@@ -40,7 +42,7 @@ def vanished(snapshot: Snapshot, root: bytes, *, online: bool) -> Iterator[Vanis
     after, beyond = _range(root)
     while page := snapshot.rows(_RECORDED, {"after": after, "beyond": beyond, "limit": _PAGE}):
         after = page[-1][1]
-        gone = [row for row in page if not _is_there(row[1])]
+        gone = [row for row in page if not _is_there(row[1], (row[2], row[3]))]
         elsewhere = _elsewhere(snapshot, {row[5] for row in gone}) if online else set()
         for file_root, path, size, mtime_ns, device, video_id, state in gone:
             needless = video_id is None or video_id in elsewhere
@@ -51,21 +53,26 @@ def vanished(snapshot: Snapshot, root: bytes, *, online: bool) -> Iterator[Vanis
 def _elsewhere(snapshot: Snapshot, video_ids: set[str | None]) -> set[str]:
     """Those contents that are at some recorded path now."""
     rows = snapshot.rows(
-        "SELECT video_id, path_bytes FROM files WHERE list_contains($ids, video_id)",
+        "SELECT video_id, path_bytes, size, mtime_ns FROM files WHERE list_contains($ids, video_id)",
         {"ids": sorted(video_id for video_id in video_ids if video_id is not None)},
     )
-    return {video_id for video_id, path in rows if _is_there(path)}
+    return {video_id for video_id, path, *recorded in rows if _is_there(path, tuple(recorded))}
 
 
-def _is_there(path: bytes) -> bool:
-    """Whether a file is there; one that can't be looked at is not known to be gone."""
+def _is_there(path: bytes, recorded: tuple[int, ...]) -> bool:
+    """Whether a file is there; one that can't be looked at is not known to be gone.
+
+    A link in its place must lead to a file of the `recorded` size and modification time.
+    """
     try:
-        os.stat(path)
+        facts = os.stat(path)
+        is_link = os.path.islink(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True
-    return True
+    same = recorded == (facts.st_size, storable_mtime_ns(facts))
+    return stat.S_ISREG(facts.st_mode) and (same or not is_link)
 
 
 def _device_of_folder(path: bytes) -> int | None:

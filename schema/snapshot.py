@@ -54,9 +54,7 @@ class Snapshot:
             self._pin(name)
 
     def _pin(self, name: str) -> None:
-        path = self.store.path / name
-        if path.exists() or not name.startswith("clips/"):  # a space whose first commit never came has no table yet
-            self._tables[name] = tables.open_table(path)
+        self._tables[name] = tables.open_table(self.store.path / name)
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         db = duckdb.connect(
@@ -83,7 +81,7 @@ class Snapshot:
     def _define(self, db: duckdb.DuckDBPyConnection, name: str, view: str, schema: pa.Schema) -> None:
         """A view of exactly the columns of `schema`; a file that an earlier version wrote may lack some."""
         source = _no_rows(schema)
-        if name in self._tables and (uris := self._tables[name].file_uris()):
+        if uris := self._tables[name].file_uris():
             listed = ", ".join(_quoted(unquote(uri.removeprefix("file://"))) for uri in uris)
             source += f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name = true)"
         db.execute(f"CREATE VIEW {view} AS {source}")

@@ -64,10 +64,16 @@ class StoreWriter:
         self._unfinished = {attempt.key: attempt for attempt in self._noted}
 
     def add_space(self, space: Space) -> None:
-        """Make a space known and its clips table; the first one becomes the store's default."""
-        with self._told():
-            tables.create_table(self.store.path / "clips" / space.name, tables.CLIPS)
-            write_space(self.store.path / "spaces", space)
+        """Make a space known and its clips table; the first one becomes the store's default.
+
+        Raises StoreDamaged where the space is known and its table can't be opened.
+        """
+        if space.name in self.store.spaces():
+            self._open(f"clips/{space.name}")
+        else:
+            with self._told():
+                tables.create_table(self.store.path / "clips" / space.name, tables.CLIPS)
+                write_space(self.store.path / "spaces", space)
         if self._facts.default_space is None:
             self._write_facts(default_space=space.name)
 
@@ -132,7 +138,7 @@ class StoreWriter:
             yield
         except (OSError, DeltaError) as error:
             raise StoreError(
-                f"can't write to the store at {self.store.path}: {error}",
+                f"can't write to the store at {self.store.path}: {str(error).splitlines()[0]}",
                 hint="free some space or mend the disk, then run the same command again: it goes on where it stopped",
             ) from error
 

@@ -187,5 +187,5 @@ def _paths(snapshot: Snapshot, video_ids: set[str]) -> dict[str, list[tuple[str,
     )
     paths: dict[str, list[tuple[str, bool]]] = {}
     for video_id, text, exact in rows:
-        paths.setdefault(video_id, []).append((text, os.path.exists(exact)))
+        paths.setdefault(video_id, []).append((text, os.path.isfile(exact)))
     return paths

@@ -166,6 +166,19 @@ def test_a_flipped_bit_breaks_the_checksum_of_its_cluster(whole, tmp_path):
     assert 0 < video.first_bad_s <= 2.5
 
 
+def test_frames_that_the_demuxer_passes_over_are_missed(whole, tmp_path):
+    """One wrong byte in front of a frame, and FFmpeg leaves out the rest of its cluster without a word."""
+    content = bytearray(whole("plain.webm").read_bytes())
+    with av.open(str(whole("plain.webm"))) as container:
+        position = [packet.pos for packet in container.demux(video=0) if packet.size][14]
+    content[position + 3] |= 0x06  # laced, which it is not
+    (tmp_path / "a.webm").write_bytes(content)
+    video = read(tmp_path / "a.webm")
+    assert len(video.timeline.ticks) < N_FRAMES
+    assert video.damage == "frames are missing: their data are damaged or lost"
+    assert 0 < video.first_bad_s <= 1.5
+
+
 @pytest.mark.parametrize("name", ["plain.mp4", "fragmented.mp4", "sound.mkv", "plain.flv", "plain.asf", "plain.ts"])
 def test_of_two_files_in_one_the_first_is_used_and_that_is_said(whole, tmp_path, name):
     content = whole(name).read_bytes()
@@ -234,6 +247,16 @@ def test_a_trimmed_recording_is_not_a_cut_file(numbered, tmp_path):
     assert shown_numbers(video) == [*range(10, 20), *range(25, 40)]
     assert video.timeline.seconds(video.timeline.ticks) == pytest.approx(np.arange(25) / FPS)
     assert (video.damage, video.first_bad_s) == (None, None)
+
+
+def test_an_index_that_ends_in_a_damaged_size_is_no_trim(numbered, tmp_path):
+    content = bytearray(numbered.read_bytes())
+    at = content.index(b"stsz") + 16 + 4 * 30
+    content[at : at + 4] = b"\x7f\xff\xff\0"
+    (tmp_path / "a.mp4").write_bytes(content)
+    video = read(tmp_path / "a.mp4")
+    assert video.damage.startswith("the file is cut: it announces 50 frames and holds ")
+    assert 2.9 <= video.first_bad_s <= video.facts.duration_s
 
 
 def test_an_edit_list_that_hides_everything_is_ignored(numbered, tmp_path):

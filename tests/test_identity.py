@@ -156,6 +156,22 @@ def test_a_vanished_file_is_missing_and_still_found(place: Place, root: Path) ->
     assert place.status()["missing"] == 1
 
 
+@pytest.mark.parametrize("instead", ["a folder", "a pipe", "a link to another file"])
+def test_a_file_with_something_else_in_its_place_is_missing(place: Place, root: Path, instead: str) -> None:
+    (root / "red.mp4").unlink()
+    match instead:
+        case "a folder":
+            (root / "red.mp4").mkdir()
+        case "a pipe":
+            os.mkfifo(root / "red.mp4")
+        case _:
+            (root / "red.mp4").symlink_to("green.mp4")
+    run = place.index(root)
+    assert (run.done["unchanged"], run.done["missing"]) == (2, 1)
+    assert place.first("red")["score"] > 0.99
+    assert instead == "a link to another file" or place.first("red")["online"] is False
+
+
 def test_a_file_that_comes_back_is_unchanged(place: Place, root: Path) -> None:
     (root / "red.mp4").rename(root.parent / "aside")
     place.index(root)

@@ -94,7 +94,7 @@ def test_the_instants_met_the_run_at_many_places(killings: Killings) -> None:
     settled = [len(one.settled_when_killed) for one in killings.aftermaths]
     assert len(settled) == INSTANTS
     assert min(settled) == 0
-    assert len(set(settled)) > INSTANTS // 3
+    assert len(set(settled)) > 5
 
 
 def test_after_any_kill_the_clips_are_those_of_an_undisturbed_run(archive: Archive, killings: Killings) -> None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidx.errors import VidxError
+from vidx.errors import StoreDamaged, VidxError
 from vidx.schema import tables, writer
 from vidx.schema.records import Preprocess
 from vidx.schema.snapshot import Snapshot
@@ -155,12 +155,13 @@ def test_a_space_that_nothing_was_committed_to_has_no_clips(opened: StoreWriter)
     assert live(Snapshot(opened.store), OTHER.name) == {}
 
 
-def test_a_space_whose_clips_table_was_never_made_has_no_clips(opened: StoreWriter) -> None:
-    cats = add(opened, "cats", 2)
-    shutil.copy(opened.store.path / "spaces" / f"{SPACE.name}.json", opened.store.path / "spaces" / "a-0.json")
-    snapshot = Snapshot(opened.store)
-    assert live(snapshot, "a-0") == {}
-    assert live(snapshot) == {"cats": cats}
+def test_a_space_whose_clips_table_is_gone_is_damage_and_is_not_made_anew(opened: StoreWriter) -> None:
+    add(opened, "cats", 2)
+    shutil.rmtree(opened.store.path / "clips" / SPACE.name)
+    with pytest.raises(StoreDamaged, match=SPACE.name):
+        Snapshot(opened.store)
+    with pytest.raises(StoreDamaged, match=SPACE.name):
+        opened.add_space(SPACE)
 
 
 def test_a_snapshot_does_not_change_under_later_commits_and_compaction(opened: StoreWriter) -> None:

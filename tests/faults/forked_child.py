@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
+from itertools import pairwise
 from typing import Any
 
 _CHILD = "vidx.indexer.child"
@@ -37,7 +38,7 @@ class _Forked:
         if self.pid == 0:
             try:
                 os.dup2(options["stderr"] if isinstance(options["stderr"], int) else options["stderr"].fileno(), 2)
-                _keep_open({0, 1, 2, *options["pass_fds"]})
+                _close_all_but(options["pass_fds"])
                 sys.argv = arguments
                 del sys.modules[_CHILD]  # it runs as __main__
                 resource.setrlimit = lambda *_: None  # type: ignore[assignment]
@@ -69,9 +70,7 @@ class _Forked:
         return self.returncode
 
 
-def _keep_open(kept: set[int]) -> None:
-    """Close every other file, as Popen does: the lock of the store must not outlive the run in a child of it."""
-    for number in map(int, os.listdir("/proc/self/fd")):
-        if number not in kept:
-            with contextlib.suppress(OSError):
-                os.close(number)
+def _close_all_but(kept: tuple[int, ...]) -> None:
+    """As Popen does with all but the standard streams: a child must not keep the lock of the store beyond its run."""
+    for below, above in pairwise(sorted({2, *kept, os.sysconf("SC_OPEN_MAX")})):
+        os.closerange(below + 1, above)
