@@ -13,6 +13,7 @@ import numpy as np
 from vidx.config import CLIP_S
 from vidx.errors import InputError, Unreadable
 from vidx.indexer.process import DecodeProcess, Limits, ProcessDied, job_message
+from vidx.indexer.walk import storable_mtime_ns
 from vidx.schema.records import Preprocess, printable
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
@@ -40,17 +41,22 @@ def frames_of_clip(store: Store, space_name: str, clip_id: int) -> np.ndarray:
     """
     snapshot = Snapshot(store)
     found = snapshot.rows(
-        "SELECT f.path_bytes, f.size, c.frame_pts, n.decoder FROM"
+        "SELECT f.path_bytes, f.size, f.mtime_ns, c.frame_pts, n.decoder FROM"
         f" {snapshot.clips(space_name)} c JOIN files f USING (video_id)"
         " JOIN newest n ON n.video_id = c.video_id AND n.space = $space WHERE c.clip_id = $id ORDER BY f.path_bytes",
         {"space": space_name, "id": clip_id},
     )
     if not found:
         raise InputError(f"no clip {clip_id} in {space_name}")
-    for path, size, ticks, decoder in found:
-        if os.path.isfile(path) and os.path.getsize(path) == size:
+    for path, size, mtime_ns, ticks, decoder in found:
+        if os.path.isfile(path) and _stamp(path) == (size, mtime_ns):
             return _decoded(path, {"kind": "ticks", "ticks": ticks}, decoder, store.space(space_name).preprocess)
     raise Unreadable(f"{printable(found[0][0])} is gone or has changed", hint="plug its drive in, or index again")
+
+
+def _stamp(path: bytes) -> tuple[int, int]:
+    facts = os.stat(path)
+    return facts.st_size, storable_mtime_ns(facts)
 
 
 def _decoded(path: bytes, asked: dict[str, Any], decoder: str, preprocess: Preprocess) -> np.ndarray:
