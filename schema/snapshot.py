@@ -69,6 +69,7 @@ class Snapshot:
         db.execute(f"SET allowed_directories = [{_quoted(str(self.store.path))}]")
         db.execute("SET enable_external_access = false")
         db.execute("SET TimeZone = 'UTC'")
+        db.execute("SET enable_progress_bar = false")  # in a Python shell it is drawn into the output
         db.execute("SET lock_configuration = true")
         for name, schema in tables.SINGLE.items():
             self._define(db, name, name, schema)

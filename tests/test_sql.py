@@ -368,6 +368,19 @@ print(int(status.split('VmHWM:')[1].split()[0]) // 1024)
     assert int(run.stdout) < 400, run.stderr  # MB; the rows are 500
 
 
+def test_nothing_is_drawn_into_the_output_of_a_slow_query(filled: Path) -> None:
+    """DuckDB draws a progress bar where Python runs without a script, as in a shell."""
+    code = """
+import sys
+from pathlib import Path
+from vidx.schema.snapshot import Snapshot
+from vidx.schema.store import Store
+print(Snapshot(Store(Path(sys.argv[1]))).rows("SELECT current_setting('enable_progress_bar')"))
+"""
+    run = subprocess.run([sys.executable, "-c", code, filled], capture_output=True, text=True)
+    assert run.stdout == "[(False,)]\n", run.stderr
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_a_query_that_would_run_for_hours(filled: Path) -> None:
     query = "SELECT count(*) FROM range(10000000) a, range(1000000) b WHERE hash(a.range + b.range) % 7 = 3"
