@@ -1,8 +1,10 @@
-# Works on a fresh machine with Python 3.11, pip and make. VENV=DIR keeps the environment elsewhere.
+# Works on a fresh machine with Python 3.11, pip and make. VENV=DIR keeps the environment elsewhere, JOBS=N is how many
+# processes run tests (each takes up to 2 GB).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
+JOBS ?= 2
 
 .PHONY: setup check test demo lock clean
 
@@ -21,7 +23,7 @@ check: setup ## Format, lint, types.
 	MYPYPATH=.types $(BIN)/mypy -p vidx
 
 test: check ## The whole gate.
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 demo: setup ## Make, index and search a small archive; VIDEOS=/some/folder indexes that instead.
 	$(BIN)/python docs/demo/run.py demo-output $(if $(VIDEOS),--videos "$(VIDEOS)")
