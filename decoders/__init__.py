@@ -58,6 +58,6 @@ def announced(path_bytes: bytes) -> tuple[float, int]:
 
 def fit(rgb: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """An upright picture, uint8 (h, w, 3), as an encoder wants it: uint8 (crop_px, crop_px, 3)."""
-    from vidx.decoders import _picture
+    from vidx import pixels  # which imports PIL: listing the choices must not
 
-    return _picture.resize_and_crop(rgb, preprocess)
+    return pixels.fit(rgb, preprocess)

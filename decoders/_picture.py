@@ -9,9 +9,9 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
+from vidx.pixels import fit
 from vidx.schema.records import Preprocess
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 THUMBNAIL_PX = 160  # long side
 THUMBNAIL_BYTES = 4096
 
@@ -32,7 +32,7 @@ class PyAVPicture:
     def pixels(self, preprocess: Preprocess) -> np.ndarray:
         """See `vidx.decoders.ShownFrame.pixels`."""
         limit = preprocess.shrink_to * preprocess.short_side_px
-        return resize_and_crop(self._upright(limit), preprocess)
+        return fit(self._upright(limit), preprocess)
 
     def thumbnail(self) -> bytes:
         """See `vidx.decoders.ShownFrame.thumbnail`."""
@@ -48,19 +48,6 @@ class PyAVPicture:
             self.frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA, threads=1
         ).to_ndarray()
         return np.rot90(rgb, self._turns)
-
-
-def resize_and_crop(rgb: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Short side by the named PIL filter (long side truncated), then the centre crop (origin rounded).
-
-    Takes upright uint8 (h, w, 3); returns uint8 (crop_px, crop_px, 3), as torchvision's Resize and CenterCrop do.
-    """
-    height, width = rgb.shape[:2]
-    short, crop = preprocess.short_side_px, preprocess.crop_px
-    size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    resized = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize(size, _FILTERS[preprocess.filter]))
-    top, left = round((size[1] - crop) / 2), round((size[0] - crop) / 2)
-    return resized[top : top + crop, left : left + crop]
 
 
 def thumbnail(rgb: np.ndarray) -> bytes:

@@ -20,7 +20,7 @@ _EPS = 1e-12
 _MAX_TOKENS = 256  # max_seq_length of the published model
 
 
-def _erf(x: np.ndarray) -> np.ndarray:
+def erf(x: np.ndarray) -> np.ndarray:
     """Error function to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26); importing SciPy's costs as long as the query."""
     t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
     series = np.float32(1.061405429)
@@ -60,7 +60,7 @@ class SentenceEncoder:
             prefix = f"encoder.layer.{layer}"
             x = self._norm(x + self._attention(x, f"{prefix}.attention"), f"{prefix}.attention.output.LayerNorm")
             inner = self._linear(x, f"{prefix}.intermediate.dense")
-            inner *= np.float32(0.5) * (1 + _erf(inner * np.float32(math.sqrt(0.5))))
+            inner *= np.float32(0.5) * (1 + erf(inner * np.float32(math.sqrt(0.5))))
             x = self._norm(x + self._linear(inner, f"{prefix}.output.dense"), f"{prefix}.output.LayerNorm")
         mean = x.mean(axis=1)
         unit: np.ndarray = mean / np.linalg.norm(mean, axis=1, keepdims=True)

@@ -33,7 +33,8 @@ class Preprocess:
     """How a decoder brings a frame to an encoder's input: upright, square pixels, resized, centre crop, RGB uint8.
 
     The source is shrunk by the colour converter to at most `shrink_to` times the target first (0: never), then by the
-    named PIL filter. The long side is truncated, the crop origin rounded, as torchvision does.
+    named filter: `bicubic` or `bilinear` by PIL, with torchvision's rounding, or `opencv`, bilinear without
+    antialiasing, with mmcv's; `squash-` before the name makes the whole picture square (see `vidx.pixels`).
     """
 
     short_side_px: int

@@ -1,0 +1,112 @@
+"""Which frames of a video a model looks at, as each published code base chooses them.
+
+Of a video of `n` frames; indices count from 0. Every function returns int64 and raises ValueError where there is no
+frame, or none is asked for. What is floored is computed in whole numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_DENSE_SPAN = 128  # frames that a dense clip of Text4Vis looks over
+
+
+def segment_starts(n: int, frames: int) -> np.ndarray:
+    """floor(k n / T), shape (T,): Text4Vis in validation and in tests of one clip (datasets/video.py)."""
+    _require(n, frames)
+    return np.arange(frames) * n // frames
+
+
+def segment_centres(n: int, frames: int) -> np.ndarray:
+    """floor(k n / T + n / 2T), shape (T,): X-CLIP with one view, MMAction2's two-dimensional models in tests."""
+    _require(n, frames)
+    return (2 * np.arange(frames) + 1) * n // (2 * frames)
+
+
+def segment_middles(n: int, frames: int) -> np.ndarray:
+    """floor(k n / T + (n / T - 1) / 2), shape (T,): ActionCLIP in validation (datasets/datasets.py).
+
+    The middle frame of each segment, mostly one before `segment_centres`. For no more frames than asked for,
+    `segment_starts`; of a single segment the frame n // 2.
+    """
+    _require(n, frames)
+    if frames == 1:
+        return segment_centres(n, 1)
+    if n <= frames:
+        return segment_starts(n, frames)
+    return ((2 * np.arange(frames) + 1) * n - frames) // (2 * frames)
+
+
+def shifted_clips(n: int, frames: int, clips: int) -> np.ndarray:
+    """Clips whose starts lie evenly in the first segment, shape (C, T): Text4Vis in tests (datasets/video.py).
+
+    start_c is C points evenly from 0 to n / T - 1, floored; the frames are trunc(start_c + k n / T) mod n. Of a video
+    shorter than T frames a start may be -1, which is the last frame.
+    """
+    _require(n, frames, clips)
+    starts = np.arange(clips) * (n - frames) // (frames * max(1, clips - 1))
+    over = starts[:, None] * frames + np.arange(frames) * n  # of T
+    return np.sign(over) * (abs(over) // frames) % n
+
+
+def dense_clips(n: int, frames: int, clips: int) -> np.ndarray:
+    """Clips of 128 frames, evenly over the video, shape (C, T): Text4Vis's dense option (datasets/video.py).
+
+    start_c = c floor(max(0, n - 128) / (C - 1)); the frames are (start_c + k (128 // T)) mod n. The original has no
+    start for a single clip; 0 is taken.
+    """
+    _require(n, frames, clips)
+    starts = np.arange(clips) * (max(0, n - _DENSE_SPAN) // max(1, clips - 1))
+    return (starts[:, None] + np.arange(frames) * (_DENSE_SPAN // frames)) % n
+
+
+def strided_clips(n: int, frames: int, clips: int, stride: int = 4) -> np.ndarray:
+    """Clips of frames `stride` apart, evenly over the video, shape (C, T): MMAction2's 3D models in tests (VideoMAE).
+
+    start_c is C points evenly from 0 to n - span, rounded half to even, or the middle for a single clip; frames beyond
+    the end count from the start again (mmaction/datasets/transforms/loading.py, SampleFrames).
+    """
+    _require(n, frames, clips, stride)
+    last = max(0, n - (frames - 1) * stride - 1)
+    starts = np.round(np.arange(clips) * (last / (clips - 1))) if clips > 1 else np.array([last // 2])
+    return (starts.astype(np.int64)[:, None] + np.arange(frames) * stride) % n
+
+
+def random_in_segments(n: int, frames: int, generator: np.random.Generator) -> np.ndarray:
+    """A random frame of each of T equal segments, shape (T,), ascending: Text4Vis and ActionCLIP in training.
+
+    For no more frames than asked for: all of them, and random ones a second time.
+    """
+    _require(n, frames)
+    if n <= frames:
+        return np.sort(np.concatenate([np.arange(n), generator.integers(n, size=frames - n)]))
+    ends = np.arange(frames + 1) * n // frames
+    return generator.integers(ends[:-1], ends[1:])
+
+
+def random_in_intervals(n: int, frames: int, generator: np.random.Generator) -> np.ndarray:
+    """A random frame of each of T intervals of n // T frames, shape (T,): X-CLIP and MMAction2's 2D models in training.
+
+    The n mod T last frames are never chosen. Of fewer than T frames: k n / T, rounded half to even, mod n. Each of
+    X-CLIP's four test clips is a draw of this, too (datasets/pipeline.py, SampleFrames).
+    """
+    _require(n, frames)
+    interval = n // frames
+    if interval == 0:
+        return np.round(np.arange(frames) * (n / frames)).astype(np.int64) % n
+    return np.arange(frames) * interval + generator.integers(interval, size=frames)
+
+
+def random_strided(n: int, frames: int, generator: np.random.Generator, stride: int = 4) -> np.ndarray:
+    """Frames `stride` apart from a random start, shape (T,), counted from 0 again at the end: MMAction2's 3D training.
+
+    The start leaves room for T x stride frames, where there are so many (SampleFrames, clip_len T, one clip).
+    """
+    _require(n, frames, 1, stride)
+    start = generator.integers(max(1, n - frames * stride + 1))
+    return (start + np.arange(frames) * stride) % n
+
+
+def _require(n: int, frames: int, clips: int = 1, stride: int = 1) -> None:
+    if min(n, frames, clips, stride) < 1:
+        raise ValueError(f"can't take {clips} x {frames} frames, {stride} apart, of {n}")
