@@ -11,7 +11,9 @@ VidxError
 │   └── IdsExhausted     a video got more clips than its plan announced
 ├── WeightsError
 │   ├── WeightsMissing   the encoder's files are not on this machine
-│   └── WeightsAltered   they are, but their sha256 is wrong
+│   ├── WeightsAltered   they are, but their sha256 is wrong
+│   ├── WeightsDamaged   a file that can't be read as weights
+│   └── WeightsMisfit    weights of another network, or not all of them
 ├── Interrupted          the user pressed Ctrl-C
 ├── EncoderBroken        an encoder returned vectors that can't be right
 └── MediaError           one file can't be used; recorded in the store, never ends a run
@@ -73,6 +75,14 @@ class WeightsMissing(WeightsError):
 
 
 class WeightsAltered(WeightsError):
+    pass
+
+
+class WeightsDamaged(WeightsError):
+    pass
+
+
+class WeightsMisfit(WeightsError):
     pass
 
 

@@ -1,53 +1,31 @@
 """Encoders, one file per model family. Knows tensors, nothing of files or videos.
 
-A family module exports `NAMES` (name to EncoderSpec) and `build(name)`, and imports torch only inside functions: a
-search with `conse` never loads it. Files that start with an underscore are shared parts.
+A family module exports `NAMES` (name to EncoderSpec) and `build(spec)`, and imports torch only inside functions: a
+search with `conse` never loads it. One whose names are not all known beforehand also has `named(name)`, for
+FAMILY:REST. Files that start with an underscore are shared parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from vidx.errors import EncoderBroken, UnknownChoice, WeightsMissing
+from vidx.encoders._spec import EncoderSpec, WeightsFile
+from vidx.encoders._weights import resolved
+from vidx.errors import EncoderBroken, InputError, UnknownChoice
 from vidx.plugins import available, load
 from vidx.schema.spaces import Space
 
-DEFAULT = "conse"  # of a new store; the only encoder that needs no model hub
+__all__ = ["EncoderSpec", "VideoTextEncoder", "WeightsFile"]
+
+DEFAULT = "xclip-base-patch32"  # of a new store, where its weights are here or can be had
+FALLBACK = "conse"  # else; it needs no model hub
 
 _NORM_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """One file of weights: where it comes from, what it must be, and where it lies if it is here."""
-
-    source: str  # what to install or fetch, in words a user can act on
-    sha256: str
-    size_bytes: int
-    path: Path | None
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """What is known of an encoder without loading it."""
-
-    name: str
-    family: str
-    description: str
-    licence: str
-    space: Space
-    weights: tuple[WeightsFile, ...]
-
-    @property
-    def is_here(self) -> bool:
-        """Whether all its weights are on this machine (their digests are checked when they are loaded)."""
-        return all(file.path is not None for file in self.weights)
 
 
 class VideoTextEncoder(Protocol):
@@ -68,35 +46,50 @@ class VideoTextEncoder(Protocol):
 
 
 def specs() -> dict[str, EncoderSpec]:
-    """Every encoder there is, by name."""
+    """Every encoder there is, by name; those of open families (clip:MODEL/PRETRAINED) apart."""
     return {name: spec for family in available("encoders") for name, spec in load("encoders", family).NAMES.items()}
 
 
 def spec(name: str) -> EncoderSpec:
     """Raises UnknownChoice, naming the encoders there are."""
     family = name.split(":")[0].split("-")[0]  # most names begin with their family; looking there first is quick
+    module = None
     with suppress(UnknownChoice):
-        if name in (names := load("encoders", family).NAMES):
-            found: EncoderSpec = names[name]
-            return found
+        module = load("encoders", family)
+    if module is not None and name in module.NAMES:
+        found: EncoderSpec = module.NAMES[name]
+        return found
+    if ":" in name and hasattr(module, "named"):
+        made: EncoderSpec = module.named(name)  # type: ignore[union-attr]
+        return made
     known = specs()
     if name not in known:
         raise UnknownChoice(f"no encoder called {name!r}", hint=f"choose from: {', '.join(known)}")
     return known[name]
 
 
-def here(name: str) -> EncoderSpec:
-    """The spec of an encoder that can be used on this machine. Raises UnknownChoice, WeightsMissing."""
+def here(name: str, weights: Sequence[Path] = ()) -> EncoderSpec:
+    """The spec of an encoder that can be used on this machine, its weights found or given.
+
+    Raises UnknownChoice, InputError, WeightsMissing, WeightsAltered.
+    """
     found = spec(name)
-    for weights in found.weights:
-        if weights.path is None:
-            raise WeightsMissing(f"the weights of encoder {name} are not on this machine", hint=weights.source)
-    return found
+    if found.classifies:
+        raise InputError(f"{name} gives labels, not vectors to search", hint="choose one that `vidx encoders` lists")
+    return resolved(found, weights)
 
 
-def build(name: str) -> VideoTextEncoder:
-    """An encoder ready for use; its weights are read when first needed. Raises UnknownChoice, WeightsMissing."""
-    encoder: VideoTextEncoder = load("encoders", spec(name).family).build(name)
+def of_space(space: Space) -> EncoderSpec:
+    """The spec of the encoder that made a space, with the very files it was made with, wherever they lie now.
+
+    They may be gone: texts need them only once. What it would make may still be another space. Raises UnknownChoice.
+    """
+    return resolved(spec(space.encoder), digests=space.weights)
+
+
+def build(spec: EncoderSpec) -> VideoTextEncoder:
+    """An encoder ready for use, from a spec that `here` or `of_space` returned; weights are read when first needed."""
+    encoder: VideoTextEncoder = load("encoders", spec.family).build(spec)
     return encoder
 
 

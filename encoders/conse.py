@@ -64,9 +64,9 @@ NAMES = {
         space=Space(
             encoder="conse",
             weights={
-                "video": _IMAGE.sha256,
-                "text": _TEXT.sha256,
-                "tokenizer": _TOKENIZER.sha256,
+                "video": str(_IMAGE.sha256),
+                "text": str(_TEXT.sha256),
+                "tokenizer": str(_TOKENIZER.sha256),
                 "labels": hashlib.sha256(_LABELS).hexdigest(),
             },
             preprocess=Preprocess(short_side_px=292, crop_px=_SIDE_PX),  # 260 / 0.89
@@ -79,9 +79,9 @@ NAMES = {
 }
 
 
-def build(name: str) -> ConSE:
+def build(spec: EncoderSpec) -> ConSE:
     """The encoder; each tower is loaded when first used, so that a search never loads torch."""
-    return ConSE(NAMES[name])
+    return ConSE(spec)
 
 
 class ConSE:

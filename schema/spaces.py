@@ -30,9 +30,13 @@ class Space:
     logit_scale: float | None = None
     test_scale: float | None = None
     prompts: list[str] = field(default_factory=list)
+    normalise: str | None = None  # mean and deviation of colours: clip, imagenet or unit; None: the encoder's own
 
     def canonical_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        fields = asdict(self)
+        if self.normalise is None:  # as spaces were named before there was a choice
+            del fields["normalise"]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @property
     def name(self) -> str:

@@ -35,6 +35,7 @@ CHANGES: dict[str, Any] = {
     "logit_scale": 100.5,
     "test_scale": 1.0,
     "prompts": [],
+    "normalise": "imagenet",
 }
 PREPROCESS_CHANGES: dict[str, Any] = {"short_side_px": 256, "crop_px": 200, "filter": "bilinear", "shrink_to": 0}
 

@@ -42,9 +42,9 @@ NAMES = {
 }
 
 
-def build(name: str) -> Tiny:
-    """The encoder of that name."""
-    return Tiny(NAMES[name])
+def build(spec: EncoderSpec) -> Tiny:
+    """The encoder of a spec."""
+    return Tiny(spec)
 
 
 class Tiny:

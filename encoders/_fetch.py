@@ -1,0 +1,129 @@
+"""Bringing released files of weights from where they are published: resumable, checked, and only when asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from vidx import encoders
+from vidx.encoders._spec import EncoderSpec, WeightsFile
+from vidx.encoders._weights import digest_of
+from vidx.errors import WeightsAltered, WeightsError, WeightsMissing
+
+Progress = Callable[[int, int], None]  # bytes that are here, bytes in all (0: unknown)
+
+_CONNECT_S = 10.0
+_CONNECT_DEFAULT_S = 3.0  # of a new store's default: nobody asked for it
+_BLOCK_BYTES = 2**20
+_HUB = "hf://"
+
+
+def fetch(spec: EncoderSpec, progress: Progress, *, connect_s: float = _CONNECT_S) -> list[Path]:
+    """Bring all files of an encoder that are not here, and return where all lie.
+
+    A transfer that breaks off goes on where it stopped when it is asked for again. Raises WeightsMissing, with the ways
+    on, where a file has no address, the network is switched off or the host can't be reached; WeightsAltered where what
+    came is not what was published.
+    """
+    return [_fetched(spec, file, progress, connect_s) for file in spec.weights]
+
+
+def is_offline() -> bool:
+    """Whether the variables that Hugging Face's tools know switch the network off."""
+    return any(os.environ.get(name, "").lower() in ("1", "on", "yes", "true") for name in ("HF_HUB_OFFLINE",))
+
+
+def default_encoder(tell: Callable[[str], None], progress: Progress, *, offline: bool) -> str:
+    """The encoder of a new store for which none was named.
+
+    The default where its weights are here or can be had now, after its size was told; else the one that needs no hub,
+    with one line on why and on how to get the better one.
+    """
+    spec = encoders.spec(encoders.DEFAULT)
+    if spec.is_here:
+        return spec.name
+    reason = "the network is switched off"
+    if not offline and not is_offline():
+        try:
+            tell(f"fetching the weights of {spec.name}, {sum(f.size_bytes for f in spec.weights) / 1e6:.0f} MB, once")
+            fetch(spec, progress, connect_s=_CONNECT_DEFAULT_S)
+            return spec.name
+        except WeightsError as error:
+            reason = str(error)
+    tell(
+        f"using {encoders.FALLBACK}, which finds things, not actions: {reason};"
+        f" for actions: `vidx encoders fetch {spec.name}`, then `vidx index --encoder {spec.name}`"
+    )
+    return encoders.FALLBACK
+
+
+def _fetched(spec: EncoderSpec, file: WeightsFile, progress: Progress, connect_s: float) -> Path:
+    if (here := file.found()) is not None:
+        return here
+    if file.address is None or file.place is None:
+        raise WeightsMissing(f"the {file.role} weights of {spec.name} have no address to fetch from", hint=file.source)
+    if is_offline():
+        raise WeightsMissing(
+            f"the weights of {spec.name} are not here and HF_HUB_OFFLINE is set", hint="unset it, or bring the file"
+        )
+    path = file.place
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _transfer(_url(file.address), part, progress, connect_s)
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise WeightsMissing(
+            f"can't fetch {_url(file.address)} ({reason})",
+            hint="run it again to go on, or bring the file by other means and give it with --weights FILE",
+        ) from error
+    if file.sha256 and (found := digest_of(part)) != file.sha256:
+        part.unlink()
+        raise WeightsAltered(
+            f"what came from {_url(file.address)} is not what was published (sha256 {found[:12]})", hint="try again"
+        )
+    os.replace(part, path)
+    digest_of(path)  # recorded, so that a later change shows
+    return path
+
+
+def _transfer(url: str, part: Path, progress: Progress, connect_s: float) -> None:
+    """Write what is missing of a file. Raises URLError or OSError."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "vidx", "Range": f"bytes={have}-"})
+    try:
+        answer = urllib.request.urlopen(request, timeout=connect_s)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing is missing
+            return
+        raise
+    with answer:
+        if answer.status != 206:  # a host that knows no ranges sends all of it
+            have = 0
+        total = have + int(answer.headers.get("Content-Length", 0))
+        with open(part, "ab" if have else "wb") as file:
+            while block := answer.read(_BLOCK_BYTES):
+                file.write(block)
+                have += len(block)
+                progress(have, total)
+        if total and have < total:
+            raise OSError(f"it broke off after {have} of {total} bytes")
+
+
+def _url(address: str) -> str:
+    if not address.startswith(_HUB):
+        return address
+    owner, name, file = address.removeprefix(_HUB).split("/", 2)
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{endpoint}/{owner}/{name}/resolve/main/{file}"
+
+
+def print_progress(have: int, total: int) -> None:
+    """A line on standard error that replaces itself; nothing where that is no terminal."""
+    if sys.stderr.isatty():
+        share = f" of {total / 1e6:.0f}" if total else ""
+        print(f"\r{have / 1e6:.0f}{share} MB", end="\n" if have == total else "", file=sys.stderr, flush=True)
