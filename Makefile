@@ -23,7 +23,7 @@ check: setup ## Format, lint, types.
 	MYPYPATH=.types $(BIN)/mypy -p vidx
 
 test: check ## The whole gate.
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 demo: setup ## Make, index and search a small archive; VIDEOS=/some/folder indexes that instead.
 	$(BIN)/python docs/demo/run.py demo-output $(if $(VIDEOS),--videos "$(VIDEOS)")

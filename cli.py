@@ -6,37 +6,22 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
 from vidx import __version__
+from vidx.cli_encoders import encoders
+from vidx.cli_options import gibibytes, output_options, seconds, store_option
 from vidx.config import IndexOptions, SearchOptions, default_store
 from vidx.errors import InputError, Interrupted, VidxError
 
-store_option = click.option(
-    "--store",
-    "store_path",
-    type=click.Path(path_type=Path),
-    help="Folder of the store.  [default: $VIDX_STORE, else the user's data folder]",
-)
-
-
 _STRICT = 3  # exit code of `--strict` where files failed
-
-
-def _positive(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0.1 <= value <= 86400:
-        raise click.BadParameter("give seconds from 0.1 to 86400")
-    return value
-
-
-def _gibibytes(_context: click.Context, _parameter: click.Parameter, value: float) -> int:
-    return round(value * 2**30)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,26 +36,37 @@ def vidx(debug: bool) -> None:
     """
 
 
+vidx.add_command(encoders)
+
+
 @vidx.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @store_option
 @click.option("--encoder", help="Encoder to use.  [default: the store's; see `vidx encoders`]")
-@click.option("--clip", "clip_s", type=float, callback=_positive, help="Length of a clip in seconds.  [default: 10]")
 @click.option(
-    "--stride", "stride_s", type=float, callback=_positive, help="A clip every so many seconds.  [default: --clip]"
+    "--weights",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Weights brought by hand; a text tower of its own second.",
+)
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option("--clip", "clip_s", type=float, callback=seconds, help="Length of a clip in seconds.  [default: 10]")
+@click.option(
+    "--stride", "stride_s", type=float, callback=seconds, help="A clip every so many seconds.  [default: --clip]"
 )
 @click.option("--decoder", default="pyav", show_default=True, help="Decoder to try first: pyav or decord.")
 @click.option("--decode", type=click.Choice(["exact"]), default="exact", show_default=True, help="Which frames count.")
 @click.option("--workers", type=click.IntRange(1, 256), default=None, help="Decode processes.  [default: one per core]")
 @click.option(
-    "--stall", "stall_s", type=float, default=60, callback=_positive, help="Kill a decoder silent for so many seconds."
+    "--stall", "stall_s", type=float, default=60, callback=seconds, help="Kill a decoder silent for so many seconds."
 )
 @click.option(
     "--memory",
     "memory_bytes",
     type=click.FloatRange(1, 1024),
     default=4,
-    callback=_gibibytes,
+    callback=gibibytes,
     help="GB of address space for each decode process.",
 )
 @click.option("--thumbnails/--no-thumbnails", default=True, help="Store small pictures.  [default: yes]")
@@ -79,21 +75,25 @@ def vidx(debug: bool) -> None:
 @click.option("--break-lock", is_flag=True, help="Take over a lock that another host left behind.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if any file failed or is partial.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON event per line on standard output.")
-def index(folder: Path, store_path: Path | None, strict: bool, as_json: bool, **chosen: Any) -> int:
+def index(folder: Path, store_path: Path | None, strict: bool, offline: bool, as_json: bool, **chosen: Any) -> int:
     """Index every video below FOLDER; run it again to pick up what is new."""
     from vidx.console import print_events, show_progress
-    from vidx.indexer.run import index_archive
+    from vidx.indexer.run import check_encoder, index_archive, is_new
     from vidx.indexer.walk import absolute_root, is_online, no_files
     from vidx.schema.store import Store
 
     options = IndexOptions(**chosen)
     root, path = absolute_root(folder), store_path or default_store()
-    if options.encoder is not None or not path.exists():
-        from vidx.encoders import DEFAULT, here
+    if not path.exists() and not is_online(root):
+        raise no_files(root)
+    if path.exists():
+        Store.create(path)  # which refuses a folder of something else
+    if options.encoder is None and is_new(path):
+        from vidx.encoders._fetch import default_encoder, print_progress
 
-        here(options.encoder or DEFAULT)  # a run that can't be must not leave an empty store behind
-        if not path.exists() and not is_online(root):
-            raise no_files(root)
+        tell = partial(click.echo, err=True)
+        options = replace(options, encoder=default_encoder(tell, print_progress, offline=offline))
+    check_encoder(path, options)  # a run that can't be must not leave an empty store behind
     events = index_archive(root, Store.create(path), options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is kept
     try:
@@ -105,15 +105,6 @@ def index(folder: Path, store_path: Path | None, strict: bool, as_json: bool, **
     return _STRICT if strict and counts["failed"] + counts["partial"] else 0
 
 
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--format` and `-o`, for commands that give rows or hits."""
-    out = click.option("-o", "out", type=click.Path(path_type=Path), help="Write to this file, once it is whole.")
-    name = click.option(
-        "--format", "format_name", help="table, json, csv or parquet.  [default: as FILE of -o ends, else table]"
-    )
-    return name(out(command))
-
-
 @vidx.command()
 @click.argument("text", required=False)
 @store_option
@@ -121,6 +112,8 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--like", multiple=True, metavar="FILE[@SECONDS]", help="Look for what is like a picture, a video, or a clip of it."
 )
 @click.option("--not", "unwanted", multiple=True, metavar="TEXT", help="Look less for what this describes.")
+@click.option("--encoder", help="Search what this encoder, or space, indexed.  [default: the store's]")
+@click.option("--rerank", type=click.IntRange(0, 1000), default=0, help="Score the best N again from their frames.")
 @click.option("--where", metavar="SQL", help='Only clips for which this holds, as "duration_s > 60".')
 @click.option("-k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many hits.")
 @click.option(
@@ -206,34 +199,6 @@ def status(store_path: Path | None, failed: bool, as_json: bool) -> None:
     else:
         for trouble in troubles(store):
             click.echo(trouble_line(trouble))
-
-
-@vidx.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def encoders(as_json: bool) -> None:
-    """List the encoders: size, frames, dimension, licence, and whether the weights are here."""
-    from vidx.encoders import DEFAULT, specs
-
-    listed = [
-        {
-            "name": spec.name,
-            "default": spec.name == DEFAULT,
-            "here": spec.is_here,
-            "megabytes": round(sum(file.size_bytes for file in spec.weights) / 1e6, 1),
-            "frames": spec.space.frames,
-            "dim": spec.space.dim,
-            "licence": spec.licence,
-            "description": spec.description,
-        }
-        for spec in specs().values()
-    ]
-    if as_json:
-        click.echo(json.dumps({"encoders": listed}))
-        return
-    for encoder in listed:
-        here = "here" if encoder["here"] else "not here"
-        size = f"{encoder['megabytes']} MB, {encoder['frames']} frames, {encoder['dim']} dimensions"
-        click.echo(f"{encoder['name']}  ({here}; {size}; {encoder['licence']})\n    {encoder['description']}")
 
 
 @contextmanager

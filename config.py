@@ -15,6 +15,7 @@ class IndexOptions:
     """How `vidx index` samples, decodes, encodes and commits."""
 
     encoder: str | None = None  # None: the store's encoder; for a new store the default of `vidx.encoders`
+    weights: tuple[Path, ...] = ()  # files brought by hand, in the order of the encoder's own
     clip_s: float | None = None  # None: 10 s for new videos, and videos already planned otherwise stay as they are
     stride_s: float | None = None  # None: as clip_s; smaller overlaps, larger leaves gaps
     decoder: str = "pyav"  # tried first; a file that kills its process is tried with the next one
@@ -42,6 +43,8 @@ class SearchOptions:
 
     k: int = 10
     by: str = "moment"  # clip | moment | video
+    encoder: str | None = None  # or the name of a space; None: the store's
+    rerank: int = 0  # the best so many hits are decoded again and scored as the encoder's authors do
     where: str | None = None  # SQL condition over the columns of vidx.schema.condition; None: all clips
     like: tuple[str, ...] = ()  # files to search by, FILE or FILE@SECONDS
     unwanted: tuple[str, ...] = ()  # texts of what is not looked for

@@ -71,7 +71,7 @@ def main() -> None:
 def measure(path: Path, label_of: dict[str, str]) -> dict[str, dict[str, float]]:
     """Figures by rule."""
     store = Store.open(path)
-    space, snapshot = settled_space(store), Snapshot(store)
+    space, snapshot = settled_space(store, None), Snapshot(store)
     rows = snapshot.rows(f"SELECT f.path, c.vector FROM {snapshot.clips(space.name)} c JOIN files f USING (video_id)")
     vectors = np.array([vector for _, vector in rows], np.float32)
     labels = np.array([label_of.get(path, "") for path, _ in rows])

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from vidx import __version__, encoders
+import numpy as np
+
+from vidx import encoders
 from vidx.config import CLIP_S, IndexOptions
 from vidx.decoders import FALLBACKS
 from vidx.encoders import EncoderSpec, VideoTextEncoder
+from vidx.encoders._weights import located
 from vidx.errors import InputError, StoreError, UnknownChoice
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, decode
@@ -58,7 +61,7 @@ def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[F
     if not online and not knows(Snapshot(store), os.fsencode(root)):
         raise no_files(root)
     spec, windows = _settle(store, options)
-    encoder = encoders.build(spec.name)
+    encoder = encoders.build(spec)
     with writing(store, break_lock=options.break_lock) as writer:
         writer.add_space(spec.space)
         run_id = uuid4().hex
@@ -157,16 +160,48 @@ def _decoders(first: str) -> tuple[str, ...]:
     return (first, *islice(others, 1))
 
 
+def is_new(path: Path) -> bool:
+    """Whether nothing tells yet which encoder the store at `path` is for. Raises StoreError."""
+    return not (path / "store.json").exists() or Store.open(path).facts().default_space is None
+
+
+def check_encoder(path: Path, options: IndexOptions) -> None:
+    """Raises what `index_archive` would of its encoder, before there is a store at `path`."""
+    if is_new(path):
+        spec = encoders.here(options.encoder or encoders.FALLBACK, options.weights)
+    else:
+        spec = _encoder(Store.open(path), options)
+    if options.weights:  # a trial, for nobody knows these files
+        side_px = spec.space.preprocess.crop_px
+        encoders.build(spec).encode_video(np.zeros((1, spec.space.frames, side_px, side_px, 3), np.uint8))
+
+
+def _encoder(store: Store, options: IndexOptions) -> EncoderSpec:
+    """The encoder asked for, else the store's, with the weights given, else those it was used with before."""
+    default_space = store.facts().default_space
+    if options.weights or (options.encoder is None and default_space is None):
+        default = store.space(default_space).encoder if default_space else encoders.FALLBACK
+        return encoders.here(options.encoder or default, options.weights)
+    name = options.encoder
+    if name is not None:
+        known = [space for known in store.spaces() if (space := store.space(known)).encoder == name]
+        spec = encoders.of_space(known[0]) if len(known) == 1 else encoders.here(name)
+        return spec if spec.is_here else encoders.here(name)  # other weights may have come
+    assert default_space is not None
+    spec = encoders.of_space(store.space(default_space))
+    if spec.space.name != default_space:
+        raise StoreError(
+            f"the store was indexed with other weights or settings of {spec.name} ({default_space})",
+            hint=f"`--encoder {spec.name}` starts a space of its own beside it ({spec.space.name})",
+        )
+    for file in spec.weights:
+        located(file, spec.name)
+    return spec
+
+
 def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
     """The encoder and the windows of this run, checked before any file is touched."""
-    default_space = store.facts().default_space
-    default = store.space(default_space).encoder if default_space else encoders.DEFAULT
-    spec = encoders.here(options.encoder or default)
-    if default_space and options.encoder is None and spec.space.name != default_space:
-        raise StoreError(
-            f"the store was indexed with other weights or settings of {default} ({default_space})",
-            hint=f"`--encoder {default}` starts a space of its own beside it ({spec.space.name})",
-        )
+    spec = _encoder(store, options)
     if options.decoder not in available("decoders"):
         raise UnknownChoice(
             f"no decoder called {options.decoder!r}", hint=f"choose from: {', '.join(available('decoders'))}"
@@ -194,16 +229,18 @@ class _RunRecord:
     started_at: datetime
 
     def write(self, state: str, committer: Committer) -> None:
+        from importlib.metadata import version
+
         space = self.spec.space
         self.writer.record_run(
             {
                 "run_id": self.run_id,
                 "command": f"index {printable(os.fsencode(self.root))}",
-                "options": json.dumps(asdict(self.options)),
+                "options": json.dumps(asdict(self.options), default=str),
                 "encoder": self.spec.name,
                 "space": space.name,
                 "weights_digest": space.weights_digest,
-                "vidx_version": __version__,
+                "vidx_version": version("vidx"),
                 "started_at": self.started_at,
                 "finished_at": datetime.now(UTC),
                 "state": state,

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vidx.errors import StoreDamaged, StoreError, StoreMissing, StoreTooNew
+from vidx.errors import InputError, StoreDamaged, StoreError, StoreMissing, StoreTooNew
 from vidx.schema.files import write_atomically
 from vidx.schema.spaces import Space, read_space
 
@@ -98,6 +98,20 @@ class Store:
     def space(self, name: str) -> Space:
         """The space of that name. Raises StoreDamaged."""
         return read_space(self.path / "spaces", name)
+
+    def find_space(self, name: str) -> Space:
+        """The space of that name, or the only one of that encoder. Raises InputError, naming those there are."""
+        spaces = [self.space(known) for known in self.spaces()]
+        found = [space for space in spaces if name in (space.name, space.encoder)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(f"{space.name} (of {space.encoder})" for space in found or spaces) or "none yet"
+        if found:
+            raise InputError(f"several spaces of {name} are in {self.path}", hint=f"name one: {known}")
+        raise InputError(
+            f"nothing in {self.path} was indexed with {name}",
+            hint=f"`vidx index FOLDER --encoder {name}` does it; there is: {known}",
+        )
 
     def spaces(self) -> list[str]:
         """Names of all spaces that anything was indexed in."""

@@ -77,6 +77,10 @@ class StoreWriter:
         if self._facts.default_space is None:
             self._write_facts(default_space=space.name)
 
+    def use_space(self, space: Space) -> None:
+        """Make a known space the default of the store. Raises StoreError."""
+        self._write_facts(default_space=space.name)
+
     def reserve_clip_ids(self, n: int) -> int:
         """Take n consecutive clip ids for good and return the first.
 

@@ -45,8 +45,10 @@ class Asked:
         return "; ".join([*wanted, *likes, *(f"not {text}" for text in self.unwanted)])
 
 
-def settled_space(store: Store) -> Space:
-    """The store's default space. Raises StoreMissing where nothing has been indexed."""
+def settled_space(store: Store, encoder: str | None) -> Space:
+    """The space of an encoder, else the store's default. Raises StoreMissing where nothing has been indexed."""
+    if encoder is not None:
+        return store.find_space(encoder)
     name = store.facts().default_space
     if name is None:
         raise StoreMissing(f"nothing is indexed yet in {store.path}", hint="run `vidx index FOLDER` first")
@@ -101,13 +103,13 @@ def query_vector(snapshot: Snapshot, space: Space, asked: Asked) -> np.ndarray:
 
 def encoder_of(space: Space) -> VideoTextEncoder:
     """The encoder of a space. Raises StoreError where the one here is not the one that made it."""
-    encoder = encoders.build(space.encoder)
-    if encoder.spec.space.name != space.name:
+    spec = encoders.of_space(space)
+    if spec.space.name != space.name:
         raise StoreError(
             f"the store was indexed with other weights or settings of {space.encoder} ({space.name})",
-            hint=f"this vidx would make {encoder.spec.space.name}; use the version that indexed it, or index again",
+            hint=f"this vidx would make {spec.space.name}; use the version that indexed it, or index again",
         )
-    return encoder
+    return encoders.build(spec)
 
 
 def _example_vector(snapshot: Snapshot, space: Space, example: Example) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +18,10 @@ import pytest
 from PIL import Image
 
 from vidx.schema.store import Store
+
+# No test fetches anything, and none sees what its user has fetched.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["VIDX_WEIGHTS"] = os.path.join(tempfile.gettempdir(), f"vidx-test-weights-{os.getuid()}")
 
 _SCENES = (
     ("cat_coffee.mp4", "chelsea.png", "coffee.png"),

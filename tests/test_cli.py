@@ -44,11 +44,39 @@ def test_help_names_every_command(vidx: Vidx) -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("index", ["--store", "--encoder", "--clip", "--stride", "--workers", "--no-thumbnails", "--json"]),
-        ("search", ["--store", "-k", "--by", "--like", "--not", "--where", "--format", "-o", "--sheet"]),
+        (
+            "index",
+            [
+                "--store",
+                "--encoder",
+                "--weights",
+                "--offline",
+                "--clip",
+                "--stride",
+                "--workers",
+                "--no-thumbnails",
+                "--json",
+            ],
+        ),
+        (
+            "search",
+            [
+                "--store",
+                "-k",
+                "--by",
+                "--like",
+                "--not",
+                "--where",
+                "--encoder",
+                "--rerank",
+                "--format",
+                "-o",
+                "--sheet",
+            ],
+        ),
         ("sql", ["--store", "--format", "-o"]),
         ("status", ["--store", "--json"]),
-        ("encoders", ["--json"]),
+        ("encoders", ["--json", "fetch", "use", "check"]),
     ],
 )
 def test_help_of_a_command_names_its_options(vidx: Vidx, command: str, options: list[str]) -> None:
@@ -217,7 +245,7 @@ def test_a_store_that_is_being_written_is_exit_code_4(vidx: Vidx, store: Store, 
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        run = vidx("index", tmp_path / "archive", "--store", store.path)
+        run = vidx("index", tmp_path / "archive", "--store", store.path, "--encoder", "conse")
         check_one_error(run, 4, "is being written by", f"process {holder.pid} ")
         assert vidx("status", "--store", store.path).returncode == 0  # readers are not held up
         holder.communicate()
@@ -360,15 +388,69 @@ def test_status_of_an_empty_store_is_all_zeros(vidx: Vidx, store: Store) -> None
 def test_the_encoders_are_listed_with_what_decides_between_them(vidx: Vidx) -> None:
     run = vidx("encoders", "--json")
     assert (run.returncode, run.stderr) == (0, "")
-    [conse] = [encoder for encoder in json.loads(run.stdout)["encoders"] if encoder["name"] == "conse"]
-    assert conse["default"] is True
+    listed = {encoder["name"]: encoder for encoder in json.loads(run.stdout)["encoders"]}
+    conse, xclip = listed["conse"], listed["xclip-base-patch32"]
+    assert [name for name, encoder in listed.items() if encoder["default"]] == ["xclip-base-patch32"]
+    assert next(iter(listed)) == "xclip-base-patch32"
+    assert (xclip["frames"], xclip["side_px"], xclip["dim"], xclip["licence"]) == (8, 224, 512, "MIT")
+    assert xclip["addresses"] == ["hf://microsoft/xclip-base-patch32/model.safetensors"]
     assert conse["here"] is encoders.spec("conse").is_here
     assert (conse["megabytes"], conse["frames"], conse["dim"]) == (116.0, 8, 384)
     assert conse["licence"].startswith("Apache-2.0")
     assert {"description"} <= set(conse)
-    text = vidx("encoders").stdout
-    assert "conse" in text
-    assert "116.0 MB, 8 frames, 384 dimensions" in text
+    lines = vidx("encoders").stdout.splitlines()
+    assert len(lines) == len(listed) + 1  # that of clip:MODEL/PRETRAINED
+    [line] = [line for line in lines if line.startswith("conse ")]
+    assert "116 MB   384 dim" in line
+
+
+def test_weights_that_can_not_be_fetched_are_one_line(vidx: Vidx, tmp_path: Path) -> None:
+    for arguments in (["encoders", "fetch", "xclip-base-patch32"], ["encoders", "fetch", "actionclip-vitb32-8f"]):
+        run = vidx(*arguments, env={**os.environ, "VIDX_WEIGHTS": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)})
+        assert (run.returncode, run.stdout) == (1, "")
+        assert run.stderr.startswith("Error: the ")
+        assert run.stderr.count("\n") == 1
+    assert "github.com/sallymmx/ActionCLIP" in run.stderr
+
+
+@pytest.mark.slow
+@needs_weights
+def test_a_new_store_without_an_encoder_says_which_it_gets_and_how_to_get_a_better_one(
+    vidx: Vidx, archive: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "a.mp4").hardlink_to(sorted(archive.glob("*.mp4"))[0])
+    environment = {**os.environ, "VIDX_WEIGHTS": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)}
+    run = vidx("index", folder, "--store", tmp_path / "store", "--offline", env=environment)
+    assert run.returncode == 0
+    assert run.stderr.startswith("using conse, which finds things, not actions: ")
+    assert "vidx encoders fetch xclip-base-patch32" in run.stderr
+    again = vidx("index", folder, "--store", tmp_path / "store", env=environment)
+    assert (again.returncode, again.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@needs_weights
+def test_the_encoder_of_a_store_is_one_that_indexed_something(vidx: Vidx, indexed_store: Path) -> None:
+    run = vidx("encoders", "use", "conse", "--store", indexed_store)
+    assert run.returncode == 0
+    assert "now uses conse (conse-" in run.stdout
+    run = vidx("encoders", "use", "xclip-base-patch32", "--store", indexed_store)
+    check_one_error(run, 2)
+    assert "vidx index FOLDER --encoder xclip-base-patch32" in run.stderr
+    check_one_error(vidx("search", "a cat", "--encoder", "nothing", "--store", indexed_store), 2)
+    check_one_error(vidx("search", "a cat", "--rerank", "3", "--store", indexed_store), 2)
+
+
+def test_files_that_are_given_as_weights_must_be_weights(vidx: Vidx, archive: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    asked = ["index", archive, "--store", store, "--encoder", "xclip-base-patch32", "--weights"]
+    check_one_error(vidx(*asked, tmp_path / "absent.pt"), 2)
+    (tmp_path / "text.pt").write_text("no weights")
+    check_one_error(vidx(*asked, tmp_path / "text.pt"), 1)
+    check_one_error(vidx(*asked, tmp_path / "text.pt", "--weights", tmp_path / "text.pt"), 2)
+    assert not store.exists()
 
 
 def run_with_no_reader(*arguments: Any) -> subprocess.CompletedProcess[str]:

@@ -42,7 +42,7 @@ def one_blas_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def conse() -> ConSE:
-    encoder = encoders.build("conse")
+    encoder = encoders.build(SPEC)
     assert isinstance(encoder, ConSE)
     return encoder
 
@@ -175,7 +175,7 @@ def test_the_gpu_gives_the_vectors_of_the_cpu(pictures: np.ndarray) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     frames = np.stack([np.repeat(pictures[[number]], 8, axis=0) for number in range(len(pictures))])
-    gpu, cpu = encoders.build("conse"), encoders.build("conse")
+    gpu, cpu = encoders.build(SPEC), encoders.build(SPEC)
     vars(cpu)["device"] = "cpu"
     assert gpu.device == "cuda"
     cosines = (gpu.encode_video(frames) * cpu.encode_video(frames)).sum(axis=1)
@@ -190,7 +190,7 @@ def test_the_encoder_says_what_its_space_is() -> None:
 
 @pytest.mark.parametrize("name", ["resnet", "", "Conse", "conse-large", "conse:x", "data", "_weights", "../conse"])
 def test_an_unknown_encoder_is_refused_with_the_known_ones(name: str) -> None:
-    for get in (encoders.spec, encoders.build):
+    for get in (encoders.spec, encoders.here):
         with pytest.raises(UnknownChoice) as caught:
             get(name)
         assert repr(name) in str(caught.value)
@@ -244,7 +244,7 @@ def test_every_weights_file_is_what_it_should_be_and_one_flipped_bit_is_noticed(
 def test_an_encoder_does_not_load_altered_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = import_module("vidx.encoders.conse")
     monkeypatch.setattr(module, name, flipped(getattr(module, name), tmp_path))
-    encoder = encoders.build("conse")
+    encoder = encoders.build(SPEC)
     with pytest.raises(WeightsAltered):
         encoder.encode_video(np.zeros((1, 8, SIDE_PX, SIDE_PX, 3), np.uint8))
     if name == "_IMAGE":
@@ -383,5 +383,5 @@ def test_a_clips_vector_does_not_depend_on_the_clips_beside_it(conse):
     together = conse.encode_video(clips)
     assert np.array_equal(conse.encode_video(clips[2:4]), together[2:4])
     assert np.array_equal(conse.encode_video(clips[[4, 0]]), together[[4, 0]])
-    alone = encoders.build("conse").encode_video(clips[3:4])  # with no label encoded before
+    alone = encoders.build(SPEC).encode_video(clips[3:4])  # with no label encoded before
     assert np.array_equal(alone[0], together[3])

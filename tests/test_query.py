@@ -50,7 +50,8 @@ class Toy:
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     encoder = Toy()
-    monkeypatch.setattr(encoders, "build", lambda name: encoder)
+    monkeypatch.setattr(encoders, "of_space", lambda space: encoder.spec)
+    monkeypatch.setattr(encoders, "build", lambda spec: encoder)
     return encoder
 
 

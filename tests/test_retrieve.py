@@ -295,11 +295,11 @@ def test_a_video_without_any_file_is_neither_searched_nor_missed(empty: Archive)
 
 def test_a_store_without_a_space_has_no_settled_space(store: Store) -> None:
     with pytest.raises(StoreMissing, match="nothing is indexed yet"):
-        settled_space(store)
+        settled_space(store, None)
 
 
 def test_the_settled_space_is_the_default_one(archive_of_many: Archive) -> None:
-    assert settled_space(archive_of_many.store) == SPACE
+    assert settled_space(archive_of_many.store, None) == SPACE
 
 
 @pytest.mark.parametrize("text", ["", " ", "   \t\n"])

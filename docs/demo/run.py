@@ -31,8 +31,8 @@ def main() -> int:
     if arguments.videos is None:
         print(f"Making an archive in {videos} ...", flush=True)
         make_archive(videos)
-    print(f"\n$ vidx index {videos}", flush=True)
-    subprocess.run([*_vidx(), "index", str(videos), "--store", str(store)], check=True)
+    print(f"\n$ vidx index {videos} --encoder conse", flush=True)
+    subprocess.run([*_vidx(), "index", str(videos), "--store", str(store), "--encoder", "conse"], check=True)
     if arguments.videos is not None:
         return _show_own(store, arguments.output)
     return _show_truths(store, videos, arguments.output)

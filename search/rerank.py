@@ -1,0 +1,52 @@
+"""Hits scored again from their frames, as an encoder's authors score: for what stored vectors alone can't tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from vidx.encoders import VideoTextEncoder
+from vidx.errors import InputError, MediaError
+from vidx.indexer.frames import frames_of_clip
+from vidx.schema.records import Hit
+from vidx.schema.spaces import Space
+from vidx.schema.store import Store
+
+
+def check_rerank(encoder: VideoTextEncoder, text: str | None) -> None:
+    """Raises InputError where there is nothing that scoring again would add."""
+    if text is None:
+        raise InputError("--rerank scores texts", hint="give TEXT")
+    if not hasattr(encoder, "exact_scores"):
+        raise InputError(
+            f"{encoder.spec.name} scores by its vectors alone; there is nothing to re-rank",
+            hint="leave out --rerank, or index with an X-CLIP encoder",
+        )
+
+
+def rerank(
+    store: Store, space: Space, encoder: VideoTextEncoder, text: str, ranked: list[tuple[Hit, int]], n: int
+) -> list[tuple[Hit, int]]:
+    """Hits with their best clips, the first `n` ordered by the exact score of that clip, which becomes the hit's.
+
+    Behind them come those whose files can't be decoded now, and the rest, with their scores as they were.
+    """
+    scored, left = [], []
+    for hit, clip_id in ranked[:n]:
+        try:
+            frames = frames_of_clip(store, space.name, clip_id)
+        except MediaError:
+            left.append((hit, clip_id))
+            continue
+        score = float(_exact(encoder, frames, text))
+        scored.append((replace(hit, score=round(score, 6)), clip_id))
+    scored.sort(key=lambda pair: (-pair[0].score, pair[1]))
+    return [
+        (replace(hit, rank=rank), clip_id) for rank, (hit, clip_id) in enumerate([*scored, *left, *ranked[n:]], start=1)
+    ]
+
+
+def _exact(encoder: VideoTextEncoder, frames: np.ndarray, text: str) -> float:
+    scores: np.ndarray = encoder.exact_scores(frames[None], [text])  # type: ignore[attr-defined]
+    return float(scores[0, 0])
