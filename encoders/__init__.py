@@ -51,7 +51,8 @@ def specs() -> dict[str, EncoderSpec]:
 
 
 def spec(name: str) -> EncoderSpec:
-    """Raises UnknownChoice, naming the encoders there are."""
+    """What is known of an encoder; X-CLIP's may be named as on Hugging Face. Raises UnknownChoice, naming them all."""
+    name = name.removeprefix("microsoft/")
     family = name.split(":")[0].split("-")[0]  # most names begin with their family; looking there first is quick
     module = None
     with suppress(UnknownChoice):

@@ -231,6 +231,10 @@ def test_a_new_store_gets_the_built_in_encoder_where_the_hub_is_out_of_reach(
     assert len(told) == 1 if offline else len(told) == 2
 
 
+def test_an_encoder_may_be_named_as_on_hugging_face() -> None:
+    assert encoders.spec("microsoft/xclip-base-patch32") is encoders.spec("xclip-base-patch32")
+
+
 def test_every_registered_checkpoint_is_complete() -> None:
     checkpoints = _registry._checkpoints()
     assert len(checkpoints) > 40
