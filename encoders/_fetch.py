@@ -41,7 +41,7 @@ def default_encoder(tell: Callable[[str], None], progress: Progress, *, offline:
     """The encoder of a new store for which none was named.
 
     The default where its weights are here or can be had now, after its size was told; else the one that needs no hub,
-    with one line on why and on how to get the better one.
+    with one line on why and on how to get the better one. Raises WeightsMissing where that is not here either.
     """
     spec = encoders.spec(encoders.DEFAULT)
     if spec.is_here:
@@ -54,6 +54,11 @@ def default_encoder(tell: Callable[[str], None], progress: Progress, *, offline:
             return spec.name
         except WeightsError as error:
             reason = str(error)
+    if not (fallback := encoders.spec(encoders.FALLBACK)).is_here:
+        source = next(file.source for file in fallback.weights if file.found() is None)
+        raise WeightsMissing(
+            f"the weights of encoder {fallback.name} are not on this machine", hint=f"{source}, or name an --encoder"
+        )
     tell(
         f"using {encoders.FALLBACK}, which finds things, not actions: {reason};"
         f" for actions: `vidx encoders fetch {spec.name}`, then `vidx index --encoder {spec.name}`"

@@ -23,6 +23,8 @@ from vidx.indexer.frames import frames_of_clip
 from vidx.schema.records import Preprocess
 from vidx.schema.store import Store
 
+pytestmark = pytest.mark.slow  # networks and their libraries take seconds to import
+
 SIDE_PX, FRAMES, DIM = 32, 4, 64
 SMALL = replace(
     encoders.spec("xclip-base-patch32"),

@@ -14,6 +14,8 @@ from vidx.encoders import VideoTextEncoder
 from vidx.errors import UnknownChoice, WeightsMisfit, WeightsMissing
 from vidx.schema.records import Preprocess
 
+pytestmark = pytest.mark.slow  # networks and their libraries take seconds to import
+
 NAME = "clip:ViT-B-32/openai"
 TEXTS = ["a dog", "a person climbing stairs"]
 
@@ -35,7 +37,6 @@ def built(name: str, weights: Path) -> VideoTextEncoder:
     return encoders.build(encoders.here(name, [weights]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [NAME, "clip-vitb32"])
 def test_vectors_are_means_of_the_models_own_and_activation_comes_from_the_tag(
     name: str, model: torch.nn.Module, weights: Path
@@ -77,7 +78,6 @@ def test_weights_that_are_not_here_say_how_to_get_them(tmp_path: Path, monkeypat
     assert "vidx encoders fetch clip:ViT-B-32/laion2b_s34b_b79k" in caught.value.hint
 
 
-@pytest.mark.slow
 def test_weights_of_another_model_are_refused(weights: Path) -> None:
     with pytest.raises(WeightsMisfit, match="no checkpoint of clip:ViT-B-16/openai"):
         built("clip:ViT-B-16/openai", weights).encode_text(["a dog"])

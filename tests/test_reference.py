@@ -16,6 +16,8 @@ from vidx.cli_encoders import encoders as command
 from vidx.encoders import clip
 from vidx.encoders._reference import compare
 
+pytestmark = pytest.mark.slow  # networks and their libraries take seconds to import
+
 FOLDER = Path(__file__).parents[2] / "shared" / "reference"
 FILES = sorted(FOLDER.glob("*.safetensors"))
 CONFIG = {"T": 3, "vision_heads": 2, "transformer_heads": 1}

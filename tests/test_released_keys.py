@@ -15,7 +15,10 @@ FAMILIES = {"openai": "clip", "text4vis": "text4vis", "xclip": "xclip", "actionc
 LISTINGS = sorted(path.stem for path in KEYS.glob("*.json") if path.stem.split("-")[0] in FAMILIES)
 MOST_ON_CPU = 120_000_000  # parameters; of larger networks only the shapes are computed, on the meta device
 
-pytestmark = pytest.mark.skipif(not LISTINGS, reason="the listings of released keys are not beside this repository")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not LISTINGS, reason="the listings of released keys are not beside this repository"),
+]
 
 
 @pytest.mark.parametrize("name", LISTINGS)

@@ -15,6 +15,8 @@ from vidx.encoders import videomae
 from vidx.encoders.videomae import VideoMAEClassifier, from_folder, from_name, from_state_dict, position_table
 from vidx.errors import WeightsDamaged, WeightsMisfit, WeightsMissing
 
+pytestmark = pytest.mark.slow  # networks and their libraries take seconds to import
+
 modeling = pytest.importorskip("transformers.models.videomae.modeling_videomae")
 
 CONFIG = {
@@ -109,7 +111,6 @@ def test_a_network_of_meta_tensors_runs(state):
     assert network(pixel_values=torch.zeros(2, 4, 3, 32, 32, device="meta")).logits.shape == (2, 3)
 
 
-@pytest.mark.slow
 def test_a_network_of_full_size_runs_on_the_meta_device():
     names = {str(number): f"name {number}" for number in range(400)}
     config = {"model_type": "videomae", "id2label": names, "num_hidden_layers": 1}
