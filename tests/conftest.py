@@ -30,6 +30,17 @@ _SCENES = (
 )
 _SCENE_S, _FPS, _SIZE = 12, 10, (320, 240)
 
+# Files whose tests are all slow, and whose imports alone take seconds.
+_OF_NETWORKS = {
+    f"test_{name}.py" for name in ("checkpoint", "movinet", "network_encoder", "open_clip", "reference")
+} | {f"test_{name}.py" for name in ("released_keys", "videomae")}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The quick round does not import what it would not run."""
+    quick = config.getoption("markexpr") == "not slow"
+    return True if quick and collection_path.name in _OF_NETWORKS else None
+
 
 def flat_grey(number: int, size: tuple[int, int]) -> np.ndarray:
     """The picture of frame `number`: plain grey of level 5 * number, again from black every 50 frames."""

@@ -17,7 +17,10 @@ from torch import nn
 from vidx.encoders._checkpoint import assign, read_checkpoint
 from vidx.errors import WeightsDamaged, WeightsMisfit
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # OpenAI's files are of its kind all the same
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`torch.jit"),  # OpenAI's files are of its kind all the same
+]
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
 

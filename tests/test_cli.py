@@ -111,6 +111,7 @@ def test_python_dash_m_runs_the_command_too() -> None:
     assert (run.returncode, run.stdout) == (0, f"vidx, version {__version__}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -184,6 +185,7 @@ def test_a_name_that_plays_tricks_on_a_terminal_is_escaped_in_an_error(vidx: Vid
     assert run.stderr.rstrip("\n").isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["search", "a cat"], ["status"]])
 def test_asking_before_anything_is_indexed_says_what_to_run(vidx: Vidx, tmp_path: Path, command: list[str]) -> None:
     check_one_error(vidx(*command, "--store", tmp_path / "store"), 1, "nothing is indexed yet", "vidx index FOLDER")
@@ -192,6 +194,7 @@ def test_asking_before_anything_is_indexed_says_what_to_run(vidx: Vidx, tmp_path
         check_one_error(vidx(*command, "--store", tmp_path / "made"), 1, "nothing is indexed yet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "   ", "\t\n"])
 def test_an_empty_query_is_one_line(vidx: Vidx, store: Store, text: str) -> None:
     check_one_error(vidx("search", text, "--store", store.path), 2, "the query is empty")
@@ -331,6 +334,7 @@ def test_a_sheet_is_written_beside_the_answer(vidx: Vidx, indexed_store: Path, t
         assert len(sheet.convert("RGB").getcolors(2**24)) > 1000  # photos, not empty frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nope/sheet.png", "sheet", "sheet.jpg"])
 def test_a_sheet_that_cannot_be_written_is_one_line(vidx: Vidx, store: Store, tmp_path: Path, name: str) -> None:
     run = vidx("search", "a cat", "--store", store.path, "--sheet", tmp_path / name)
@@ -443,6 +447,7 @@ def test_the_encoder_of_a_store_is_one_that_indexed_something(vidx: Vidx, indexe
     check_one_error(vidx("search", "a cat", "--rerank", "3", "--store", indexed_store), 2)
 
 
+@pytest.mark.slow
 def test_files_that_are_given_as_weights_must_be_weights(vidx: Vidx, archive: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     asked = ["index", archive, "--store", store, "--encoder", "xclip-base-patch32", "--weights"]

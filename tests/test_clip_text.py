@@ -126,6 +126,7 @@ def test_features_of_a_tower_of_full_size_are_those_of_open_clip(activation: str
     assert_close(ClipText(tensors_of(tower), heads=8, activation=activation).encode(ids), theirs)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(texts=st.lists(st.lists(st.integers(1, END - 1), max_size=LENGTH - 1), min_size=1, max_size=6), data=st.data())
 def test_neither_padding_nor_company_nor_what_follows_the_end_counts(

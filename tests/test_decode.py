@@ -265,6 +265,7 @@ def test_a_cut_file_is_partial_with_the_time_of_the_cut(make_video, options, tmp
 # Processes that crash, hang and are killed
 
 
+@pytest.mark.slow
 def test_a_crash_of_any_kind_costs_one_file(clip_file, options, plug_in, tmp_path):
     names = ["segfault_1.mp4", "ok_2.mp4", "exit_3.mp4", "bug_4.mp4", "memory_5.mp4", "vanished_6.mp4", "ok_7.mp4"]
     wanted = jobs_named(tmp_path, clip_file, *names)
@@ -302,6 +303,7 @@ def test_a_file_that_kills_two_decoders_fails_with_both_reasons(clip_file, optio
     assert [type(answer) for answer in answers] == [Opened, Clip, Opened, Clip, Ended]
 
 
+@pytest.mark.slow
 @on_linux
 def test_a_decode_process_gets_no_more_memory_than_its_limit(make_video, options, tmp_path):
     """A picture of 96 megapixels is 144 MB as it is decoded; the process as such is 260 MB."""
@@ -328,6 +330,7 @@ def resumed(path: Path, n_done: int, **changes) -> Job:
     return replace(job(path), resume=Resume(attempt, n_done, 2.0 * n_done))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_done", [1, 2, 3])
 def test_a_job_goes_on_behind_the_clips_that_are_committed(n_done, clip_file, options):
     whole = [answer.clip for answer in decode(iter([job(clip_file)]), options()) if isinstance(answer, Clip)]

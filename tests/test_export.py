@@ -193,6 +193,7 @@ def test_a_sheet_without_hits_can_be_opened(tmp_path: Path) -> None:
     assert written_sheet(tmp_path, []).width > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 5, 6])
 def test_every_picture_is_on_the_sheet_and_a_missing_one_leaves_an_empty_frame(tmp_path: Path, n: int) -> None:
     red = jpeg((160, 120), (255, 0, 0))
@@ -253,6 +254,7 @@ def bytes_of(module: Any, rows: pa.RecordBatchReader) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first example loads libraries
 @given(st.lists(HITS, max_size=5))
 def test_hits_as_a_table_are_the_hits(hits: list[Hit]) -> None:
@@ -261,6 +263,7 @@ def test_hits_as_a_table_are_the_hits(hits: list[Hit]) -> None:
     assert [Hit(**row) for row in rows.to_pylist()] == hits
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first example loads libraries
 @given(st.lists(HITS, max_size=5))
 def test_hits_come_back_from_parquet(hits: list[Hit]) -> None:
@@ -291,6 +294,7 @@ def test_csv_of_hits_to_the_letter() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_hit_of_a_million_clips_is_one_row() -> None:
     [row] = hit_rows(answer(replace(HIT, clip_ids=list(range(10**6))))).read_all().to_pylist()
     assert len(row["clip_ids"]) == 10**6

@@ -56,6 +56,7 @@ def test_random_unit_vectors_are_ranked_as_by_brute_force(n: int, dim: int, k: i
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, ids, axis=1), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3, 10])
 @pytest.mark.parametrize("spread", [1e-5, 1e-4, 1e-3])
 def test_scores_too_close_for_half_precision_are_still_ranked_right(k: int, spread: float) -> None:

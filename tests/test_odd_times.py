@@ -48,6 +48,7 @@ def assert_same_in_any_order(video: PyAVVideo, expected: list[int]) -> None:
 # Containers that number packets in the order of decoding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"bf": "2"}, {"bf": "4", "b-pyramid": "normal"}, {"bf": "0"}])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_b_frames_in_avi_are_shown_in_their_own_order(make_video, tmp_path, options, threads):
@@ -188,6 +189,7 @@ def opened_bytes(folder: Path, content: bytes) -> PyAVVideo:
     return opened(folder / "a.ts")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before_wrap_s=st.floats(-2, 7), hours=st.sampled_from([0, 1, 13, 25]))
 def test_the_clock_of_a_stream_may_begin_and_wrap_anywhere(stream, tmp_path, before_wrap_s, hours):

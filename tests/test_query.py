@@ -214,6 +214,7 @@ def video(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
     return make_video(tmp_path / "a.mp4", n_frames=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_s", "expected"),
     [(0, 0), (1.4, 0), (2.4, 0), (2.6, 1), (3.9, 1), (4.1, 2), (6, 2)],  # middles at 1.5, 3.5 and 4.5

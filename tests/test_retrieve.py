@@ -136,6 +136,7 @@ def test_hits_are_those_found_by_hand(archive_of_many: Archive, by: str, k: int)
         np.testing.assert_allclose(found, [row[2:] for row in expected], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_more_than_there_is_gives_every_clip_moment_or_video_once(archive_of_many: Archive) -> None:
     vector = unit(np.ones(DIM))
     all_ids = sorted(clip_id for ids in archive_of_many.ids.values() for clip_id in ids)

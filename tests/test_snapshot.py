@@ -164,6 +164,7 @@ def test_a_space_whose_clips_table_is_gone_is_damage_and_is_not_made_anew(opened
         opened.add_space(SPACE)
 
 
+@pytest.mark.slow
 def test_a_snapshot_does_not_change_under_later_commits_and_compaction(opened: StoreWriter) -> None:
     cats = add(opened, "cats", 2)
     before = Snapshot(opened.store)
@@ -178,6 +179,7 @@ def test_a_snapshot_does_not_change_under_later_commits_and_compaction(opened: S
     assert len(live(Snapshot(opened.store))) == 11
 
 
+@pytest.mark.slow
 def test_compaction_does_not_change_what_is_live(opened: StoreWriter) -> None:
     for number in range(10):
         add(opened, f"v{number % 3}", 1 + number % 2)
@@ -354,6 +356,7 @@ def filled(opened: StoreWriter) -> Store:
     return opened.store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [
@@ -378,6 +381,7 @@ def test_queries_of_a_snapshot_reach_no_file_outside_the_store(filled: Store, qu
     assert live(snapshot) != {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [

@@ -146,6 +146,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["table", "json", "csv", "parquet"])
 def test_no_format_needs_pandas_or_pytz(filled: Path, tmp_path: Path, name: str) -> None:
     arguments = ["sql", "SELECT *, indexed_at::DATE AS day FROM newest", "--format", name, "-o", tmp_path / "out"]
@@ -174,6 +175,7 @@ def test_a_table_shows_what_plays_tricks_on_a_terminal_as_escapes(vidx: Vidx, fi
     assert text.splitlines() == ["path", r'/a/two\nlines, "quoted", \x1b[31mred.mp4']
 
 
+@pytest.mark.slow
 def test_a_table_abbreviates_long_lists_and_pictures_and_never_paths(vidx: Vidx, filled: Path) -> None:
     text = asked(vidx, filled, "SELECT vector, range(5) AS short, frame_pts FROM clips WHERE start_s = 0 LIMIT 1")
     assert text.splitlines()[1] == "[1.0,0.0,0.0,0.0]  [0, 1, 2, … 5 in all]  [0, 1, 2, … 8 in all]"
@@ -255,6 +257,7 @@ def test_a_type_that_parquet_does_not_know_is_one_line(vidx: Vidx, filled: Path,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "words"),
     [
@@ -292,6 +295,7 @@ def test_what_is_wrong_with_a_query_is_told_with_what_there_is(filled: Path, que
     assert all(word in message for word in words), message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["selec 1", "SELECT nope FROM files", "SELECT * FROM read_csv('/etc/passwd')", "; ;"])
 def test_a_wrong_query_is_one_line_on_standard_error(vidx: Vidx, filled: Path, query: str) -> None:
     run = vidx("sql", query, "--store", filled)

@@ -80,6 +80,7 @@ def test_a_relative_path_still_names_the_store_after_a_change_of_folder(
     assert store.facts() == StoreFacts()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tables_made", range(len(tables.SINGLE) + 1))
 def test_create_completes_what_an_interrupted_create_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables_made: int
@@ -279,6 +280,7 @@ def test_a_file_seen_again_keeps_one_row(store: Store) -> None:
     assert Snapshot(store).rows("SELECT path FROM files ORDER BY path") == [("/a.mp4",), ("/b.mp4",)]
 
 
+@pytest.mark.slow
 def test_compaction_merges_small_files_and_changes_no_row(store: Store) -> None:
     with writing(store) as opened:
         opened.add_space(SPACE)

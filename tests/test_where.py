@@ -157,12 +157,14 @@ def test_every_documented_column_is_there() -> None:
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == COLUMNS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", COLUMNS)
 def test_every_column_can_be_asked_for(archive: Archive, column: str) -> None:
     both = len(archive.matching(f"{column} IS NULL")) + len(archive.matching(f'"{column.upper()}" IS NOT NULL'))
     assert both >= len(archive.clips)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "n_videos"),
     [
@@ -187,6 +189,7 @@ def test_conditions_as_people_write_them(archive: Archive, condition: str, n_vid
     assert len({clip.video["video_id"] for clip in archive.clips if clip.clip_id in ids}) == n_videos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "words"),
     [
@@ -278,6 +281,7 @@ def test_whatever_is_typed_is_a_filter_or_one_error(archive: Archive, tokens: li
     assert set(left) <= {clip.clip_id for clip in archive.clips}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["clip", "moment", "video"])
 def test_the_best_k_are_chosen_from_what_the_filter_leaves(archive: Archive, by: str) -> None:
     left = set(archive.matching("path LIKE '%.MOV' AND start_s < 30"))
