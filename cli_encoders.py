@@ -55,6 +55,7 @@ def _listed() -> list[dict[str, Any]]:
             "dim": spec.space.dim,
             "licence": spec.licence,
             "description": spec.description,
+            "templates": spec.templates,
             "addresses": [file.address or file.source for file in spec.weights],
         }
         for spec in sorted(specs().values(), key=lambda spec: (spec.name != DEFAULT, not spec.is_here))

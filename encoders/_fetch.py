@@ -16,25 +16,26 @@ from vidx.errors import WeightsAltered, WeightsError, WeightsMissing
 
 Progress = Callable[[int, int], None]  # bytes that are here, bytes in all (0: unknown)
 
-_CONNECT_S = 10.0
-_CONNECT_DEFAULT_S = 3.0  # of a new store's default: nobody asked for it
+_SILENCE_S = 30.0  # from a host, before a transfer counts as broken
+_SILENCE_OF_DEFAULT_S = 3.0  # before the first answer, for a file that nobody asked for
 _BLOCK_BYTES = 2**20
 _HUB = "hf://"
+_HEADERS = {"User-Agent": "vidx"}
 
 
-def fetch(spec: EncoderSpec, progress: Progress, *, connect_s: float = _CONNECT_S) -> list[Path]:
+def fetch(spec: EncoderSpec, progress: Progress) -> list[Path]:
     """Bring all files of an encoder that are not here, and return where all lie.
 
     A transfer that breaks off goes on where it stopped when it is asked for again. Raises WeightsMissing, with the ways
     on, where a file has no address, the network is switched off or the host can't be reached; WeightsAltered where what
     came is not what was published.
     """
-    return [_fetched(spec, file, progress, connect_s) for file in spec.weights]
+    return [_fetched(spec, file, progress) for file in spec.weights]
 
 
 def is_offline() -> bool:
-    """Whether the variables that Hugging Face's tools know switch the network off."""
-    return any(os.environ.get(name, "").lower() in ("1", "on", "yes", "true") for name in ("HF_HUB_OFFLINE",))
+    """Whether the variable that Hugging Face's tools know switches the network off."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
 
 
 def default_encoder(tell: Callable[[str], None], progress: Progress, *, offline: bool) -> str:
@@ -50,10 +51,12 @@ def default_encoder(tell: Callable[[str], None], progress: Progress, *, offline:
     if not offline and not is_offline():
         try:
             tell(f"fetching the weights of {spec.name}, {sum(f.size_bytes for f in spec.weights) / 1e6:.0f} MB, once")
-            fetch(spec, progress, connect_s=_CONNECT_DEFAULT_S)
+            for file in spec.weights:
+                _ask(_url(file.address or ""))
+            fetch(spec, progress)
             return spec.name
-        except WeightsError as error:
-            reason = str(error)
+        except (WeightsError, OSError) as error:
+            reason = f"its host can't be reached ({_told(error)})" if isinstance(error, OSError) else str(error)
     if not (fallback := encoders.spec(encoders.FALLBACK)).is_here:
         source = next(file.source for file in fallback.weights if file.found() is None)
         raise WeightsMissing(
@@ -66,7 +69,18 @@ def default_encoder(tell: Callable[[str], None], progress: Progress, *, offline:
     return encoders.FALLBACK
 
 
-def _fetched(spec: EncoderSpec, file: WeightsFile, progress: Progress, connect_s: float) -> Path:
+def _ask(url: str) -> None:
+    """Raises OSError where nobody answers soon."""
+    request = urllib.request.Request(url, method="HEAD", headers=_HEADERS)
+    with urllib.request.urlopen(request, timeout=_SILENCE_OF_DEFAULT_S):
+        pass
+
+
+def _told(error: OSError) -> str:
+    return str(getattr(error, "reason", None) or error.strerror or error)
+
+
+def _fetched(spec: EncoderSpec, file: WeightsFile, progress: Progress) -> Path:
     if (here := file.found()) is not None:
         return here
     if file.address is None or file.place is None:
@@ -79,11 +93,10 @@ def _fetched(spec: EncoderSpec, file: WeightsFile, progress: Progress, connect_s
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _transfer(_url(file.address), part, progress, connect_s)
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error.strerror or error
+        _transfer(_url(file.address), part, progress)
+    except OSError as error:
         raise WeightsMissing(
-            f"can't fetch {_url(file.address)} ({reason})",
+            f"can't fetch {_url(file.address)} ({_told(error)})",
             hint="run it again to go on, or bring the file by other means and give it with --weights FILE",
         ) from error
     if file.sha256 and (found := digest_of(part)) != file.sha256:
@@ -96,12 +109,12 @@ def _fetched(spec: EncoderSpec, file: WeightsFile, progress: Progress, connect_s
     return path
 
 
-def _transfer(url: str, part: Path, progress: Progress, connect_s: float) -> None:
-    """Write what is missing of a file. Raises URLError or OSError."""
+def _transfer(url: str, part: Path, progress: Progress) -> None:
+    """Write what is missing of a file. Raises OSError."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "vidx", "Range": f"bytes={have}-"})
+    request = urllib.request.Request(url, headers={**_HEADERS, "Range": f"bytes={have}-"})
     try:
-        answer = urllib.request.urlopen(request, timeout=connect_s)
+        answer = urllib.request.urlopen(request, timeout=_SILENCE_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing is missing
             return

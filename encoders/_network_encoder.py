@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -123,7 +124,7 @@ class NetworkEncoder:
 
         if side is None or self._text_file.exists():
             return
-        aside = self._text_file.with_suffix(".new")
+        aside = self._text_file.with_suffix(f".{os.getpid()}")
         facts = {"heads": str(side.heads), "activation": side.activation}
         with suppress(OSError):  # it only saves time
             aside.parent.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,15 @@ def _prepared(recipe: str, side_px: int) -> Preprocess:
 
 # Mean and deviation of the colours, by recipe; see vidx.pixels.
 NORMALISED = {"xclip": "imagenet", "xclip-transformers": "imagenet", "movinet": "unit", "mmaction2": "clip-mmaction2"}
+_PERSON = ("a video of a person {}.",)
+_ACTIONCLIP = (
+    *("a photo of action {}", "a picture of action {}", "Human action of {}", "{}, an action", "{} this is an action"),
+    *("{}, a video of action", "Playing action of {}", "{}", "Playing a kind of action, {}"),
+    *("Doing a kind of action, {}", "Look, the human is {}", "Can you recognize the action of {}?"),
+    *("Video classification of {}", "A video of {}", "The man is {}", "The woman is {}"),
+)
+# By family: whwu95/Text4Vis clip.py, microsoft/VideoX X-CLIP, sallymmx/ActionCLIP utils/Text_Prompt.py.
+_TEMPLATES = {"clip": _PERSON, "text4vis": _PERSON, "xclip": ("{}",), "actionclip": _ACTIONCLIP}
 _POOLING = {"clip": "mean of frames of unit norm"}
 
 
@@ -66,6 +75,7 @@ def _spec(name: str, facts: dict[str, Any]) -> EncoderSpec:
             normalise=NORMALISED.get(recipe, "clip"),
         ),
         weights=tuple(weights),
+        templates=_TEMPLATES.get(facts["family"], ()),
         classifies=facts["family"] == "movinet",
     )
 

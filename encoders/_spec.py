@@ -37,6 +37,7 @@ class EncoderSpec:
     licence: str
     space: Space  # its weights are complete in a spec that `here` returned
     weights: tuple[WeightsFile, ...]
+    templates: tuple[str, ...] = ()  # that its authors put labels into; a search takes texts as they are
     classifies: bool = False  # gives labels of its own, and no vectors to search
 
     @property

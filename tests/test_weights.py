@@ -266,3 +266,13 @@ def test_frames_are_prepared_as_the_authors_do(
     space = encoders.spec(name).space
     assert space.preprocess == Preprocess(short_side_px, crop_px, filter=filter_)
     assert space.normalise == normalise
+
+
+def test_labels_go_into_the_templates_of_the_authors() -> None:
+    assert encoders.spec("xclip-base-patch32").templates == ("{}",)
+    assert encoders.spec("text4vis-vitb32-f8").templates == ("a video of a person {}.",)
+    of_actionclip = encoders.spec("actionclip-vitb32-8f").templates
+    assert (len(of_actionclip), len(set(of_actionclip))) == (16, 16)
+    assert of_actionclip[0] == "a photo of action {}"
+    assert of_actionclip[15] == "The woman is {}"
+    assert all(template.count("{}") == 1 for template in of_actionclip)
