@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,12 @@ _DTYPES = {
     "IntStorage": torch.int32,
     "BoolStorage": torch.bool,
 }
+# Accuracies and counts that NumPy computed and training scripts save beside the weights.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4"))),
+]
 _REBUILT = ("torch._utils", "_rebuild_tensor_v2")
 
 
@@ -45,19 +53,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if zipfile.is_zipfile(path) and (state := _torchscript(path)) is not None:
             return dict(state)
         # X-CLIP's files keep their settings in a yacs node: a dictionary, which is all that is made of it here.
-        with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
+        with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode"), *_NUMBERS]):
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=head[:2] == b"PK")
     except OSError as error:
         raise WeightsDamaged(f"{path} can't be read: {error.strerror or error}", hint="check the path") from error
     except Exception as error:  # each library has its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsDamaged(
-            f"{path} can't be read as weights: {reason[:160]}",
-            hint="it may be cut, or be no file of weights; fetch it again",
+            f"{path} can't be read as weights: {_reason(error, head, path)}", hint="fetch it again, from its authors"
         ) from error
     if not isinstance(loaded, Mapping):
         raise WeightsDamaged(f"{path} holds no weights by name", hint="give the file as its authors released it")
     return dict(loaded)
+
+
+def _reason(error: Exception, head: bytes, path: Path) -> str:
+    """In a few words: what the libraries say is long, and advises to load without care."""
+    text = str(error)
+    if head.lstrip()[:1] == b"<":
+        return "it is a web page"
+    if asked := re.search(r"GLOBAL ([\w.]+)|it asks for ([\w.]+)", text):
+        return f"it asks for {asked[1] or asked[2]}, which could run code"
+    if head[:2] == b"PK" and not zipfile.is_zipfile(path):
+        return "it was cut"
+    if isinstance(error, pickle.UnpicklingError | EOFError):
+        return "it is no file of weights, or was cut"
+    return (text.strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def assign(network: nn.Module, state: State, what: str, *, unused: Collection[str] = ()) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vidx.encoders._checkpoint import State, assign
 from vidx.encoders._facts import Facts
-from vidx.encoders._heads import ANY_FRAMES, EPS_ORIGINAL, POSITIONS, head_from
+from vidx.encoders._heads import ANY_FRAMES, EPS_ORIGINAL, POSITIONS, check_head, head_from
 from vidx.encoders._temporal import BLOCK_SHIFT, TOKEN_CONVOLUTION, JointTower, make_temporal
 from vidx.encoders._towers import HEAD_WIDTH, TextSide, activation_of, side_px, text_tower, unit, vision_tower
 from vidx.errors import WeightsMisfit
@@ -63,7 +63,8 @@ class FramesNetwork(nn.Module):
         """Token ids (N, L), int64 and ended by the largest, to (N, d), not of unit norm. Raises WeightsMisfit."""
         if self.text is None:
             raise WeightsMisfit("these weights have no text tower", hint="give those of the CLIP they were made from")
-        features: Tensor = self.text(tokens)
+        missing = self.text.context_length - tokens.shape[1]
+        features: Tensor = self.text(nn.functional.pad(tokens, (0, missing)))  # whose mask has its full length
         return features
 
     def text_side(self) -> TextSide | None:
@@ -99,9 +100,9 @@ def frames_network(
     if text is not None:
         texts = text_tower(text, what, heads=facts.text_heads, activation=facts.activation)
     heads = facts.header_heads or facts.text_heads or _text_heads(text, tower)
-    network = FramesNetwork(
-        tower, head_from(head, what, heads=heads, eps=eps), texts, _fixed_frames(visual, head, facts)
-    )
+    header = head_from(head, what, heads=heads, eps=eps)
+    check_head(header, facts.header, what)
+    network = FramesNetwork(tower, header, texts, _fixed_frames(visual, head, facts))
     parts = {"visual": visual, "head": head, "text": text or {}}
     state = {f"{part}.{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
     assign(network, {**state, **left, "logit_scale": scale}, what)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vidx.encoders._checkpoint import State, layers_in, require
 from vidx.encoders._towers import BLOCKS, unit
+from vidx.errors import WeightsMisfit
 
 EPS_ORIGINAL = 1e-12  # its LayerNorm is TensorFlow's
 EPS_MMACTION2 = 1e-5
@@ -102,6 +103,26 @@ class ClassToken(nn.Module):
         tokens = torch.cat([inner.cls_token.expand(len(frames), -1, -1), frames], dim=1)
         encoded: Tensor = inner.transformer_enc(tokens + inner.pos_embed)
         return encoded[:, 0]
+
+
+_NAMED: dict[str, type[nn.Module]] = {
+    "None": Mean,
+    "meanP": Mean,
+    "Transf": TemporalTransformer,
+    "LSTM": Recurrent,
+    "Conv_1D": DepthwiseConvolution,
+    "Transf_cls": ClassToken,
+}
+
+
+def check_head(head: nn.Module, name: str | None, what: str) -> None:
+    """Raises WeightsMisfit where a head is not of the kind that its authors call `name`."""
+    if name is not None and type(head) is not _NAMED.get(name):
+        found = next(known for known, kind in _NAMED.items() if type(head) is kind)
+        raise WeightsMisfit(
+            f"this is no {what} with the head {name}: its tensors are those of {found}",
+            hint=f"heads are {', '.join(_NAMED)}; a part of the file may be missing",
+        )
 
 
 def head_from(state: State, what: str, *, heads: int, eps: float) -> nn.Module:

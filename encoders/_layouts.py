@@ -25,6 +25,13 @@ def section(loaded: Mapping[str, Any], *names: str) -> State:
     return {str(key).replace("module.", ""): value for key, value in found.items() if isinstance(value, Tensor)}
 
 
+def clip_alone(loaded: Mapping[str, Any], what: str) -> State:
+    """The tensors of a file that holds a CLIP and nothing beside it. Raises WeightsMisfit."""
+    if "fusion_model_state_dict" in loaded:
+        raise WeightsMisfit(f"this is no {what}: it has a temporal head beside the CLIP", hint="see `vidx encoders`")
+    return section(loaded, "state_dict", "model_state_dict")
+
+
 def below(state: State, prefix: str) -> State:
     """The tensors whose names begin with a prefix, without it."""
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

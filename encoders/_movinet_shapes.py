@@ -48,6 +48,9 @@ class _Reader:
                 self._widths[key.partition(".conv_1.")[0]].append(len(tensor))
         self._flat = sum(".conv2d." in key for key in state) > sum(".conv3d." in key for key in state)
         self._kind = "conv2d" if self._flat else "conv3d"
+        form = "2plus1d" if self._flat else "3d"
+        if facts.conv_type not in (None, form):
+            raise WeightsMisfit(f"this {what} has convolutions of the form {form}, not {facts.conv_type}")
         self._activation = F.hardswish if self._flat else F.silu
         self._gate = hard_sigmoid if self._flat else torch.sigmoid
         self._blocks = self._block_names()

@@ -8,6 +8,7 @@ the weights lie, and the facts that tensors can't tell.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vidx.errors import WeightsDamaged
+from vidx.errors import VidxError, WeightsDamaged
 from vidx.plugins import load
 
 _TOLERANCE = 1e-4
@@ -54,7 +55,7 @@ class Compared:
 
     @property
     def within(self) -> bool:
-        return not self.not_compared and self.difference <= self.tolerance  # never for NaN
+        return not self.not_compared and math.isfinite(self.difference) and self.difference <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def read_reference(path: Path) -> Reference:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        config = json.loads(metadata["config"])
+        config = dict(json.loads(metadata["config"]))
         model = metadata["model"]
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise WeightsDamaged(
             f"{path} is no reference file ({error})", hint="see `vidx encoders check --help`"
         ) from error
@@ -103,14 +104,24 @@ def read_reference(path: Path) -> Reference:
 
 
 def compare(path: Path) -> Iterator[Compared]:
-    """Every output of a reference file, in its order. Raises WeightsDamaged, WeightsMisfit, UnknownChoice."""
+    """Every output of a reference file, by name. Raises WeightsDamaged, WeightsMisfit, UnknownChoice."""
     reference = read_reference(path)
-    own = _own_outputs(reference)
+    if not reference.outputs:
+        raise WeightsDamaged(f"{path} holds no output to compare with", hint="see `vidx encoders check --help`")
+    try:
+        own = _own_outputs(reference)
+    except VidxError:
+        raise
+    except Exception as error:  # what a network does with inputs or facts that don't fit it
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise WeightsDamaged(
+            f"{path} can't be run ({type(error).__name__}: {reason[:160]})", hint="its inputs or facts don't fit"
+        ) from error
     for name, expected in sorted(reference.outputs.items()):
         tolerance = _tolerance(name, expected, reference.family)
         if name not in own:
             yield Compared(name, float("nan"), tolerance, f"the {reference.family} encoder has no such output")
-        elif own[name].shape != expected.shape:
+        elif own[name].shape != expected.shape or expected.numel() == 0:
             shapes = f"{tuple(own[name].shape)}, not {tuple(expected.shape)}"
             yield Compared(name, float("nan"), tolerance, f"its shape is {shapes}")
         else:
@@ -146,4 +157,4 @@ def _tolerance(name: str, expected: Tensor, family: str) -> float:
         return _TOLERANCE_SCALED
     if name.endswith("_norm") or "probs" in name or name.startswith("logits"):
         return _TOLERANCE
-    return _TOLERANCE * max(1.0, expected.abs().max().item())
+    return _TOLERANCE * max(1.0, expected.abs().max().item() if expected.numel() else 0.0)

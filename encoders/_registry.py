@@ -15,6 +15,7 @@ from vidx.schema.records import Preprocess
 from vidx.schema.spaces import Space
 
 _HUB = "hf://"
+RELEASED_HEAD = "Transf"  # of every checkpoint that Text4Vis' and ActionCLIP's authors released
 
 
 def _prepared(recipe: str, side_px: int) -> Preprocess:

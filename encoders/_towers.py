@@ -17,12 +17,20 @@ from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer, VisionT
 from torch import Tensor, nn
 
 from vidx.encoders._checkpoint import State, layers_in, require
+from vidx.errors import WeightsMisfit
 
 HEAD_WIDTH = 64
 BLOCKS = "transformer.resblocks."
 _EPS = 1e-5
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
+
+
+def activation_named(name: str | None) -> Callable[[], nn.Module]:
+    """QuickGELU for None. Raises WeightsMisfit."""
+    if (name or "quick_gelu") not in ACTIVATIONS:
+        raise WeightsMisfit(f"there is no activation {name!r} here", hint=f"known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name or "quick_gelu"]
 
 
 def vision_tower(state: State, what: str, *, heads: int | None, activation: str | None) -> VisionTransformer:
@@ -38,7 +46,7 @@ def vision_tower(state: State, what: str, *, heads: int | None, activation: str 
             heads=heads or width // HEAD_WIDTH,
             mlp_ratio=4.0,
             output_dim=state["proj"].shape[1],
-            act_layer=ACTIVATIONS[activation or "quick_gelu"],
+            act_layer=activation_named(activation),
             norm_layer=partial(LayerNorm, eps=_EPS),
         )
 
@@ -60,7 +68,7 @@ def text_tower(state: State, what: str, *, heads: int | None, activation: str | 
             heads=heads or width // HEAD_WIDTH,
             layers=layers_in(state, BLOCKS),
             output_dim=state["text_projection"].shape[1],
-            act_layer=ACTIVATIONS[activation or "quick_gelu"],
+            act_layer=activation_named(activation),
             norm_layer=partial(LayerNorm, eps=_EPS),
         )
     length = tower.context_length  # the mask is no part of a checkpoint

@@ -12,7 +12,8 @@ from transformers import XCLIPConfig, XCLIPModel, XCLIPTextConfig, XCLIPVisionCo
 from vidx.encoders._checkpoint import State, assign, layers_in, require
 from vidx.encoders._facts import Facts
 from vidx.encoders._names import from_transformers
-from vidx.encoders._towers import HEAD_WIDTH, TextSide, unit
+from vidx.encoders._towers import HEAD_WIDTH, TextSide, activation_named, unit
+from vidx.errors import WeightsMisfit
 
 _PATCHES = "vision_model.embeddings.patch_embedding.weight"
 _PLACES = "vision_model.embeddings.position_embedding.weight"
@@ -115,6 +116,9 @@ def _config(state: State, facts: Facts) -> XCLIPConfig:
     width, _, _, patch = state[_PATCHES].shape
     vocabulary, text_width = state[_TOKENS].shape
     _, frames, dim = state[_FRAMES].shape
+    if facts.frames not in (None, frames):
+        raise WeightsMisfit(f"these weights are for {frames} frames, not {facts.frames}", hint="see `vidx encoders`")
+    activation_named(facts.activation)
     vision = XCLIPVisionConfig(
         hidden_size=width,
         intermediate_size=4 * width,

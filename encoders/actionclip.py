@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vidx.encoders import EncoderSpec
-from vidx.encoders._registry import registered
+from vidx.encoders._registry import RELEASED_HEAD, registered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vidx.encoders._network_encoder import NetworkEncoder
 
 _WHAT = "ActionCLIP checkpoint"
+_UNUSED = "data_preprocessor."  # colours, which MMEngine may save beside a network
 
 NAMES = registered("actionclip")
 
@@ -27,7 +28,7 @@ def build(spec: EncoderSpec) -> NetworkEncoder:
     """The encoder; its files are read when it is first used."""
     from vidx.encoders._network_encoder import NetworkEncoder
 
-    return NetworkEncoder(spec, from_state_dict, frames=spec.space.frames)
+    return NetworkEncoder(spec, from_state_dict, frames=spec.space.frames, header=RELEASED_HEAD)
 
 
 def from_state_dict(state: Mapping[str, Any], *, text_state: None = None, **facts: Any) -> FramesNetwork:
@@ -44,7 +45,7 @@ def from_state_dict(state: Mapping[str, Any], *, text_state: None = None, **fact
     if not (port := below(tensors, "clip.")):
         head = section(state["fusion_model_state_dict"]) if "fusion_model_state_dict" in state else {}
         return frames_network(_WHAT, Facts(**facts), **vars(clip_sides(tensors, _WHAT)), head=head)
-    rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(("clip.", "adapter."))}
+    rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(("clip.", "adapter.", _UNUSED))}
     sides = vars(clip_sides(port, _WHAT))
     sides["left"] = {**sides["left"], **rest}
     return frames_network(_WHAT, Facts(**facts), **sides, head=below(tensors, "adapter."), eps=EPS_MMACTION2)

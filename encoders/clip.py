@@ -60,9 +60,9 @@ def from_state_dict(state: Mapping[str, Any], *, text_state: None = None, **fact
     """
     from vidx.encoders._facts import Facts
     from vidx.encoders._frames_network import frames_network
-    from vidx.encoders._layouts import clip_sides, section
+    from vidx.encoders._layouts import clip_alone, clip_sides
 
-    sides = clip_sides(section(state, "state_dict", "model_state_dict"), _WHAT)
+    sides = clip_sides(clip_alone(state, _WHAT), _WHAT)
     return frames_network(_WHAT, Facts(**facts), **vars(sides), head={})
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vidx.encoders import EncoderSpec
-from vidx.encoders._registry import registered
+from vidx.encoders._registry import RELEASED_HEAD, registered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vidx.encoders._frames_network import FramesNetwork
     from vidx.encoders._network_encoder import NetworkEncoder
 
-_WHAT = "Text4Vis checkpoint"
+_WHAT, _BASE = "Text4Vis checkpoint", "CLIP checkpoint"
 
 NAMES = registered("text4vis")
 
@@ -27,7 +27,7 @@ def build(spec: EncoderSpec) -> NetworkEncoder:
     """The encoder; its files are read when it is first used."""
     from vidx.encoders._network_encoder import NetworkEncoder
 
-    return NetworkEncoder(spec, from_state_dict, frames=spec.space.frames)
+    return NetworkEncoder(spec, from_state_dict, frames=spec.space.frames, header=RELEASED_HEAD)
 
 
 def from_state_dict(
@@ -41,7 +41,7 @@ def from_state_dict(
     """
     from vidx.encoders._facts import Facts
     from vidx.encoders._frames_network import frames_network
-    from vidx.encoders._layouts import below, clip_sides, section
+    from vidx.encoders._layouts import below, clip_alone, clip_sides, section
 
     tensors = section(state, "model_state_dict")
     head = below(tensors, "fusion_model.")
@@ -51,8 +51,7 @@ def from_state_dict(
     sides = clip_sides(own, _WHAT)
     parts = vars(sides) | {"text": sides.text or None}
     if text_state is not None:
-        base = section(text_state, "state_dict", "model_state_dict")
-        parts["text"] = clip_sides(base, "CLIP checkpoint").text
+        parts["text"] = clip_sides(clip_alone(text_state, _BASE), _BASE).text
     return frames_network(_WHAT, Facts(**facts), **parts, head=head)
 
 

@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -80,7 +81,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, zipped: bool) -> None:
     torch.save(
         {"model": STATE, "config": Trap(tmp_path / "ran")}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped
     )
-    with pytest.raises(WeightsDamaged):
+    with pytest.raises(WeightsDamaged, match=r"it asks for \w+\.mkdir, which could run code"):
         read_checkpoint(tmp_path / "x.pt")
     assert not (tmp_path / "ran").exists()
 
@@ -106,6 +107,28 @@ def test_a_settings_object_of_yacs_is_read_as_a_dictionary_without_yacs(
     assert same(loaded["model"], STATE)
     assert loaded["config"]["MODEL"]["ARCH"] == "ViT-B/32"
     assert "yacs" not in sys.modules
+
+
+@pytest.mark.parametrize("number", [np.float64(80.4), np.float32(1.5), np.int64(7)])
+def test_numbers_of_numpy_beside_the_weights_do_no_harm(tmp_path: Path, number: np.generic) -> None:
+    torch.save({"model": STATE, "max_accuracy": number}, tmp_path / "x.pth")
+    loaded = read_checkpoint(tmp_path / "x.pth")
+    assert same(loaded["model"], STATE)
+    assert loaded["max_accuracy"] == number
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"<!DOCTYPE html><html>not found</html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "no file of weights, or was cut"),
+        (b"PK\x03\x04 and then nothing", "it was cut"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_named(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(WeightsDamaged, match=told):
+        read_checkpoint(tmp_path / "x.pt")
 
 
 class Inner(nn.Module):

@@ -127,7 +127,7 @@ class Archive:
     vidx: Any
 
     def index(self, *arguments: str) -> Run:
-        run = self.vidx("index", self.folder, "--store", self.store, "--json", *arguments)
+        run = self.vidx("index", self.folder, "--store", self.store, "--encoder", "conse", "--json", *arguments)
         return after(self.store, run.returncode, run.stdout, run.stderr)
 
 
@@ -287,7 +287,8 @@ def stopped_at_the_first_video(command: list[str], store: Path, number: int) -> 
 def interrupted(disturbed) -> Run:
     """Ctrl-C."""
     executable = str(Path(sys.executable).with_name("vidx"))
-    command = [executable, "index", str(disturbed.folder), "--store", str(disturbed.store), "--json"]
+    folders = [str(disturbed.folder), "--store", str(disturbed.store)]
+    command = [executable, "index", *folders, "--encoder", "conse", "--json"]
     return stopped_at_the_first_video(command, disturbed.store, signal.SIGINT)
 
 

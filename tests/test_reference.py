@@ -13,8 +13,10 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from vidx.cli_encoders import encoders as command
-from vidx.encoders import clip
+from vidx.encoders import actionclip, clip, text4vis
+from vidx.encoders._heads import Mean, Recurrent, TemporalTransformer
 from vidx.encoders._reference import compare
+from vidx.errors import WeightsMisfit
 
 pytestmark = pytest.mark.slow  # networks and their libraries take seconds to import
 
@@ -122,6 +124,91 @@ def test_an_output_that_can_not_be_compared_is_named(
 def test_not_a_number_is_never_within_tolerance(tmp_path: Path) -> None:
     path = write(tmp_path / "x.safetensors", change={"text_features_norm": torch.full((2, 64), math.nan)})
     assert run(path)[0] == 1
+
+
+def test_infinity_is_never_within_tolerance(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", change={"text_features": torch.full((2, 64), math.inf)})
+    assert run(path)[0] == 1
+
+
+def test_a_file_without_outputs_fails(own_file: Path) -> None:
+    tensors = {key: tensor for key, tensor in load_file(own_file).items() if not key.startswith("output.")}
+    save_file(tensors, own_file, {"model": "clip", "config": json.dumps(CONFIG)})
+    code, lines = run(own_file)
+    assert code == 1
+    assert "holds no output" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "left_out", "told"),
+    [
+        ({}, "input.token_ids", "KeyError"),
+        ({"config": json.dumps({**CONFIG, "vision_heads": 3})}, "", "can't be run"),
+        ({"config": json.dumps({**CONFIG, "activation": "relu"})}, "", "no activation 'relu'"),
+        ({"config": "[1, 2]"}, "", "no reference file"),
+        ({"model": "conse"}, "", "can't be run"),
+        ({"model": "preprocess"}, "", "can't be run"),
+    ],
+)
+def test_a_file_that_can_not_be_run_fails_in_one_line_and_the_next_is_compared(
+    tmp_path: Path, own_file: Path, metadata: dict[str, str], left_out: str, told: str
+) -> None:
+    odd = write(tmp_path / "odd.safetensors", **metadata)
+    facts = {"model": "clip", "config": json.dumps(CONFIG), "checkpoint_section": "(bare)", **metadata}
+    save_file({key: tensor for key, tensor in load_file(odd).items() if key != left_out}, odd, facts)
+    code, lines = run(odd, own_file)
+    assert code == 1
+    assert told in lines[0]
+    assert lines[-1].startswith("2 files, 9 outputs: 9 within tolerance")
+    assert lines[-1].endswith("1 files failed")
+
+
+def test_texts_need_no_padding() -> None:
+    with torch.inference_mode():
+        network = clip.from_state_dict(small_clip())
+        tokens = torch.zeros(1, 77, dtype=torch.int64)
+        tokens[0, :3] = torch.tensor([98, 9, 99])
+        whole, short = network.text_features(tokens), network.text_features(tokens[:, :3])
+    torch.testing.assert_close(short, whole)
+
+
+def with_head(kind: str) -> dict[str, Any]:
+    head = {
+        "Transf": TemporalTransformer(64, 1, 2, 77, 1e-12),
+        "LSTM": Recurrent(64, 77),
+        "meanP": Mean(),
+    }[kind]
+    return {
+        "model_state_dict": small_clip(),
+        "fusion_model_state_dict": {f"module.{key}": tensor for key, tensor in head.state_dict().items()},
+    }
+
+
+@pytest.mark.parametrize("kind", ["Transf", "LSTM", "meanP"])
+def test_a_head_is_known_by_its_tensors_and_must_be_the_one_that_is_asked_for(kind: str) -> None:
+    assert actionclip.from_state_dict(with_head(kind), header=kind)
+    for other in {"Transf", "LSTM", "meanP", "nonsense"} - {kind}:
+        with pytest.raises(WeightsMisfit, match=f"with the head {other}: its tensors are those of"):
+            actionclip.from_state_dict(with_head(kind), header=other)
+
+
+def test_a_file_with_a_temporal_head_is_no_clip_and_no_base_of_text4vis() -> None:
+    fine_tuned = with_head("Transf")
+    with pytest.raises(WeightsMisfit, match="no CLIP checkpoint: it has a temporal head"):
+        clip.from_state_dict(fine_tuned)
+    video = {key: tensor for key, tensor in small_clip().items() if key.startswith(("visual.", "logit_scale"))}
+    assert text4vis.from_state_dict({"model_state_dict": video}, text_state=small_clip())
+    with pytest.raises(WeightsMisfit, match="no CLIP checkpoint: it has a temporal head"):
+        text4vis.from_state_dict({"model_state_dict": video}, text_state=fine_tuned)
+
+
+def test_what_mmengine_saves_beside_a_network_is_no_part_of_it() -> None:
+    state = {f"clip.{key}": tensor for key, tensor in small_clip().items()}
+    head = TemporalTransformer(64, 1, 2, 3, 1e-5).state_dict()
+    state |= {f"adapter.{key}": tensor for key, tensor in head.items()}
+    assert actionclip.from_state_dict({"state_dict": {**state, "data_preprocessor.mean": torch.zeros(3)}}).frames == 3
+    with pytest.raises(WeightsMisfit, match="has backbone"):
+        actionclip.from_state_dict({"state_dict": {**state, "backbone.conv": torch.zeros(3)}})
 
 
 def test_json_has_a_line_for_every_output_and_one_for_all(own_file: Path) -> None:
