@@ -17,7 +17,7 @@ import click
 
 from vidx import __version__
 from vidx.cli_encoders import encoders
-from vidx.cli_options import gibibytes, output_options, seconds, store_option
+from vidx.cli_options import gibibytes, output_options, print_progress, seconds, store_option
 from vidx.config import IndexOptions, SearchOptions, default_store
 from vidx.errors import InputError, Interrupted, VidxError
 
@@ -89,7 +89,7 @@ def index(folder: Path, store_path: Path | None, strict: bool, offline: bool, as
     if path.exists():
         Store.create(path)  # which refuses a folder of something else
     if options.encoder is None and is_new(path):
-        from vidx.encoders._fetch import default_encoder, print_progress
+        from vidx.encoders._fetch import default_encoder
 
         tell = partial(click.echo, err=True)
         options = replace(options, encoder=default_encoder(tell, print_progress, offline=offline))

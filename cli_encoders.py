@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidx.cli_options import store_option
+from vidx.cli_options import print_progress, store_option
 from vidx.config import default_store
 from vidx.errors import VidxError
 
@@ -68,7 +68,6 @@ def fetch(name: str) -> None:
     """Bring the weights of encoder NAME to this machine; run again to go on after a break."""
     from vidx.encoders import spec
     from vidx.encoders._fetch import fetch as bring
-    from vidx.encoders._fetch import print_progress
 
     for path in bring(spec(name), print_progress):
         click.echo(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,3 +36,10 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--format", "format_name", help="table, json, csv or parquet.  [default: as FILE of -o ends, else table]"
     )
     return name(out(command))
+
+
+def print_progress(have: int, total: int) -> None:
+    """Bytes fetched, of how many (0: unknown), on one line of standard error that replaces itself on a terminal."""
+    if sys.stderr.isatty():
+        share = f" of {total / 1e6:.0f}" if total else ""
+        click.echo(f"\r{have / 1e6:.0f}{share} MB", nl=have == total, err=True)

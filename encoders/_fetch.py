@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -138,10 +137,3 @@ def _url(address: str) -> str:
     owner, name, file = address.removeprefix(_HUB).split("/", 2)
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     return f"{endpoint}/{owner}/{name}/resolve/main/{file}"
-
-
-def print_progress(have: int, total: int) -> None:
-    """A line on standard error that replaces itself; nothing where that is no terminal."""
-    if sys.stderr.isatty():
-        share = f" of {total / 1e6:.0f}" if total else ""
-        print(f"\r{have / 1e6:.0f}{share} MB", end="\n" if have == total else "", file=sys.stderr, flush=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from vidx.encoders import VideoTextEncoder
 from vidx.errors import InputError, MediaError
 from vidx.indexer.frames import frames_of_clip
@@ -39,14 +37,9 @@ def rerank(
         except MediaError:
             left.append((hit, clip_id))
             continue
-        score = float(_exact(encoder, frames, text))
+        score = float(encoder.exact_scores(frames[None], [text])[0, 0])  # type: ignore[attr-defined]
         scored.append((replace(hit, score=round(score, 6)), clip_id))
     scored.sort(key=lambda pair: (-pair[0].score, pair[1]))
     return [
         (replace(hit, rank=rank), clip_id) for rank, (hit, clip_id) in enumerate([*scored, *left, *ranked[n:]], start=1)
     ]
-
-
-def _exact(encoder: VideoTextEncoder, frames: np.ndarray, text: str) -> float:
-    scores: np.ndarray = encoder.exact_scores(frames[None], [text])  # type: ignore[attr-defined]
-    return float(scores[0, 0])
