@@ -32,7 +32,7 @@ def encoders(context: click.Context, as_json: bool) -> None:
         return
     for encoder in listed:
         marks = [*(["default"] if encoder["default"] else []), "here" if encoder["here"] else ""]
-        size = f"{encoder['megabytes']:6.0f} MB  {encoder['dim']:4} dim"
+        size = f"{encoder['megabytes']:6.0f} MB  {encoder['dim']:4} {'classes' if encoder['classifies'] else 'dim'}"
         click.echo(
             f"{encoder['name']:43} {' '.join(marks):12} {size}  {encoder['licence']:10}  {encoder['description']}"
         )
@@ -55,6 +55,7 @@ def _listed() -> list[dict[str, Any]]:
             "dim": spec.space.dim,
             "licence": spec.licence,
             "description": spec.description,
+            "classifies": spec.classifies,
             "templates": spec.templates,
             "addresses": [file.address or file.source for file in spec.weights],
         }

@@ -92,11 +92,11 @@ def _fetched(spec: EncoderSpec, file: WeightsFile, progress: Progress) -> Path:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _transfer(_url(file.address), part, progress)
+        _transfer(_url(file.address), part, progress, is_checked=file.sha256 is not None)
     except OSError as error:
         raise WeightsMissing(
             f"can't fetch {_url(file.address)} ({_told(error)})",
-            hint="run it again to go on, or bring the file by other means and give it with --weights FILE",
+            hint=f"run it again to go on, or bring the file by other means to {path}, or give it with --weights FILE",
         ) from error
     if file.sha256 and (found := digest_of(part)) != file.sha256:
         part.unlink()
@@ -108,19 +108,28 @@ def _fetched(spec: EncoderSpec, file: WeightsFile, progress: Progress) -> Path:
     return path
 
 
-def _transfer(url: str, part: Path, progress: Progress) -> None:
-    """Write what is missing of a file. Raises OSError."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={**_HEADERS, "Range": f"bytes={have}-"})
+def _transfer(url: str, part: Path, progress: Progress, *, is_checked: bool) -> None:
+    """Write what is missing of a file; all of it where the host has, or may have, another one by now. Raises OSError.
+
+    `is_checked` says that the whole will be compared with a published digest.
+    """
+    mark = part.with_name(part.name + ".etag")  # the host's name of the very content of which a part is here
+    etag = mark.read_text(encoding="utf-8") if mark.exists() else ""
+    have = part.stat().st_size if part.exists() and (etag or is_checked) else 0
+    wanted = {"Range": f"bytes={have}-", **({"If-Range": etag} if etag else {})}
+    request = urllib.request.Request(url, headers={**_HEADERS, **(wanted if have else {})})
     try:
         answer = urllib.request.urlopen(request, timeout=_SILENCE_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing is missing
+            mark.unlink(missing_ok=True)
             return
         raise
     with answer:
-        if answer.status != 206:  # a host that knows no ranges sends all of it
+        if answer.status != 206:  # another file, or a host that knows no ranges
             have = 0
+        if (etag := answer.headers.get("ETag", "")) and not etag.startswith("W/"):
+            mark.write_text(etag, encoding="utf-8")
         total = have + int(answer.headers.get("Content-Length", 0))
         with open(part, "ab" if have else "wb") as file:
             while block := answer.read(_BLOCK_BYTES):
@@ -129,6 +138,7 @@ def _transfer(url: str, part: Path, progress: Progress) -> None:
                 progress(have, total)
         if total and have < total:
             raise OSError(f"it broke off after {have} of {total} bytes")
+    mark.unlink(missing_ok=True)
 
 
 def _url(address: str) -> str:

@@ -32,7 +32,13 @@ def _prepared(recipe: str, side_px: int) -> Preprocess:
 
 
 # Mean and deviation of the colours, by recipe; see vidx.pixels.
-NORMALISED = {"xclip": "imagenet", "xclip-transformers": "imagenet", "movinet": "unit", "mmaction2": "clip-mmaction2"}
+NORMALISED = {
+    "xclip": "imagenet",
+    "xclip-transformers": "imagenet",
+    "movinet": "unit",
+    "mmaction2": "clip-mmaction2",
+    "videomae": "imagenet",
+}
 _PERSON = ("a video of a person {}.",)
 _ACTIONCLIP = (
     *("a photo of action {}", "a picture of action {}", "Human action of {}", "{}, an action", "{} this is an action"),
@@ -43,11 +49,12 @@ _ACTIONCLIP = (
 # By family: whwu95/Text4Vis clip.py, microsoft/VideoX X-CLIP, sallymmx/ActionCLIP utils/Text_Prompt.py.
 _TEMPLATES = {"clip": _PERSON, "text4vis": _PERSON, "xclip": ("{}",), "actionclip": _ACTIONCLIP}
 _POOLING = {"clip": "mean of frames of unit norm"}
+_CLASSIFIERS = ("movinet", "videomae")
 
 
 def registered(family: str) -> dict[str, EncoderSpec]:
     """Every released checkpoint of a family, by the name of its encoder."""
-    return {name: _spec(name, facts) for name, facts in _checkpoints().items() if facts["family"] == family}
+    return {name: spec_from(name, facts) for name, facts in _checkpoints().items() if facts["family"] == family}
 
 
 @cache
@@ -56,11 +63,14 @@ def _checkpoints() -> dict[str, dict[str, Any]]:
     return tomllib.loads(text)
 
 
-def _spec(name: str, facts: dict[str, Any]) -> EncoderSpec:
+def spec_from(name: str, facts: dict[str, Any]) -> EncoderSpec:
+    """The spec of a checkpoint from its facts, as `_data/checkpoints.toml` has them."""
     recipe, side_px = facts["recipe"], facts["side_px"]
     weights = [_file(name, facts, role="video")]
     if "base" in facts:
         weights.append(_file(facts["base"], _checkpoints()[facts["base"]], role="text"))
+    if "config" in facts:
+        weights.append(_file(name, {"address": facts["config"], "parameters": 0}, role="config"))
     return EncoderSpec(
         name=name,
         family=facts["family"],
@@ -77,7 +87,7 @@ def _spec(name: str, facts: dict[str, Any]) -> EncoderSpec:
         ),
         weights=tuple(weights),
         templates=_TEMPLATES.get(facts["family"], ()),
-        classifies=facts["family"] == "movinet",
+        classifies=facts["family"] in _CLASSIFIERS,
     )
 
 

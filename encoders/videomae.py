@@ -1,30 +1,34 @@
 """VideoMAE: closed-set classifiers of 16 frames, by transformers.
 
 Tong et al. 2022 (arXiv:2203.12602), from MCG-NJU/VideoMAE by the weights on Hugging Face, of which only files that are
-on this machine are used.
+on this machine are used: fetched before (`vidx encoders fetch`), or found in the cache of Hugging Face's own tools.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidx.encoders import EncoderSpec
-from vidx.errors import WeightsDamaged, WeightsMisfit, WeightsMissing
+from vidx.encoders._registry import registered, spec_from
+from vidx.encoders._spec import EncoderSpec
+from vidx.encoders._weights import resolved
+from vidx.errors import UnknownChoice, WeightsDamaged, WeightsMisfit, WeightsMissing
 from vidx.pixels import IMAGENET
 
 if TYPE_CHECKING:
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-NAMES: dict[str, EncoderSpec] = {}
+NAMES = registered("videomae")
 
 _FAMILY = "videomae"
 _WHAT = "VideoMAE classifier"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # of a repository at Hugging Face
 _RENAMED = {".attention.q_bias": ".attention.query.bias", ".attention.v_bias": ".attention.value.bias"}
 
 
@@ -94,25 +98,25 @@ def from_folder(folder: Path) -> VideoMAEClassifier:
     return _from_files(folder / _CONFIG, folder / _WEIGHTS)
 
 
-def from_name(name: str) -> VideoMAEClassifier:
-    """The classifier `videomae:ID`, ID being a Hugging Face id whose files are on this machine; nothing is fetched.
-
-    Raises WeightsMissing, WeightsDamaged, WeightsMisfit.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
+def named(name: str) -> EncoderSpec:
+    """The spec of `videomae:ID` for any id at Hugging Face, taken to be as the published ones. Raises UnknownChoice."""
     model = name.removeprefix(f"{_FAMILY}:")
-    # Not hf_hub_download(local_files_only=True): it may still ask the hub about the program that calls it.
-    try:
-        found = [try_to_load_from_cache(model, file) for file in (_CONFIG, _WEIGHTS)]
-    except ValueError:  # no id
-        found = []
-    paths = [Path(path) for path in found if isinstance(path, str)]
-    if len(paths) != 2:
-        raise WeightsMissing(
-            f"the weights of {name} are not on this machine", hint=f"run `hf download {model} {_CONFIG} {_WEIGHTS}`"
-        )
-    return _from_files(*paths)
+    if not _ID.fullmatch(model) or ".." in model:
+        raise UnknownChoice(f"{model!r} is no id at Hugging Face", hint=f"choose from: {', '.join(NAMES)}")
+    facts = {"family": _FAMILY, "recipe": _FAMILY, "frames": 16, "side_px": 224, "dim": 0, "parameters": 0}
+    addresses = {"address": f"hf://{model}/{_WEIGHTS}", "config": f"hf://{model}/{_CONFIG}"}
+    return spec_from(name, {**facts, **addresses, "trained_on": "what its page says", "licence": "see its page"})
+
+
+def from_name(name: str) -> VideoMAEClassifier:
+    """The classifier `videomae:ID`, ID being an id at Hugging Face whose files are on this machine; nothing is fetched.
+
+    Raises UnknownChoice, WeightsMissing, WeightsAltered, WeightsDamaged, WeightsMisfit.
+    """
+    weights, config = (file.found() for file in resolved(NAMES.get(name) or named(name)).weights)
+    assert weights is not None
+    assert config is not None
+    return _from_files(config, weights)
 
 
 def _from_files(config: Path, weights: Path) -> VideoMAEClassifier:

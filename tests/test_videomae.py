@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from vidx.encoders import videomae
 from vidx.encoders.videomae import VideoMAEClassifier, from_folder, from_name, from_state_dict, position_table
-from vidx.errors import WeightsDamaged, WeightsMisfit, WeightsMissing
+from vidx.errors import UnknownChoice, WeightsDamaged, WeightsMisfit, WeightsMissing
 
 pytestmark = pytest.mark.slow  # networks and their libraries take seconds to import
 
@@ -207,9 +207,8 @@ def test_other_frames_than_the_network_takes_are_refused(folder, shape):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """An empty cache of Hugging Face's, and no way out of this machine."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("VIDX_WEIGHTS", str(tmp_path / "weights"))
 
     def refuse(*_):
         pytest.fail("something tried to reach the network")
@@ -236,19 +235,56 @@ def test_a_name_loads_what_is_in_the_cache(hub, folder, state):
     assert np.array_equal(found, from_folder(folder).predict(frames()))
 
 
+def test_a_name_loads_what_was_fetched(hub, tmp_path, folder, state):
+    place = tmp_path / "weights" / "videomae:some/classifier"
+    place.mkdir(parents=True)
+    for file in ("config.json", "model.safetensors"):
+        (folder / file).rename(place / file)
+    found = from_name("videomae:some/classifier").predict(frames())
+    assert found == pytest.approx(VideoMAEClassifier(from_state_dict(state, config=CONFIG)).predict(frames()), abs=1e-6)
+
+
 @pytest.mark.parametrize("files", [(), ("config.json",), ("model.safetensors",)])
 def test_what_is_not_in_the_cache_is_missing_and_not_fetched(hub, state, files):
     put(hub, state, files)
     with pytest.raises(WeightsMissing) as refusal:
         from_name("videomae:some/classifier")
-    assert "hf download some/classifier" in refusal.value.hint
+    assert "vidx encoders fetch videomae:some/classifier" in refusal.value.hint
 
 
-@pytest.mark.parametrize("name", ["videomae:", "videomae:a/b/c", "videomae:../x"])
-def test_a_name_that_is_no_id_is_missing(hub, name):
-    with pytest.raises(WeightsMissing):
+@pytest.mark.parametrize("name", ["videomae:", "videomae:a/b/c", "videomae:../x", "videomae:a"])
+def test_a_name_that_is_no_id_is_refused(hub, name):
+    with pytest.raises(UnknownChoice, match="no id at Hugging Face"):
         from_name(name)
 
 
-def test_nothing_is_listed_that_is_not_known_by_name():
-    assert videomae.NAMES == {}
+def test_each_published_classifier_has_weights_and_the_names_of_its_classes():
+    assert len(videomae.NAMES) == 7
+    for name, spec in videomae.NAMES.items():
+        assert [file.role for file in spec.weights] == ["video", "config"]
+        assert all(file.address.startswith(f"hf://{name.removeprefix('videomae:')}/") for file in spec.weights)
+        assert spec.classifies
+        assert (spec.space.frames, spec.space.preprocess.crop_px, spec.space.normalise) == (16, 224, "imagenet")
+
+
+def test_a_classifier_is_fetched_by_its_name_and_then_loads(tmp_path, monkeypatch, folder):
+    """The folder plays the hub: its files lie at /OWNER/NAME/resolve/main."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    from vidx import encoders
+    from vidx.encoders._fetch import fetch
+
+    root = tmp_path / "www"
+    (root / "some/classifier/resolve").mkdir(parents=True)
+    (root / "some/classifier/resolve/main").symlink_to(folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=root))
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("VIDX_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    fetch(encoders.spec("videomae:some/classifier"), lambda *_: None)
+    server.shutdown()
+    server.server_close()
+    assert from_name("videomae:some/classifier").labels == ["archery", "bowling", "curling"]

@@ -101,6 +101,8 @@ class Host(ThreadingHTTPServer):
 
     limit: int | None = None
     ranges = True
+    etag: str | None = None
+    content = CONTENT
     asked: list[str]
 
 
@@ -113,12 +115,17 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/absent":
             return self.send_error(404)
         first = first if self.server.ranges else 0
-        if first >= len(CONTENT):
+        if self.headers["If-Range"] not in (None, self.server.etag):
+            first = 0
+        content = self.server.content
+        if first >= len(content):
             return self.send_error(416)
         self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - first))
+        self.send_header("Content-Length", str(len(content) - first))
+        if self.server.etag:
+            self.send_header("ETag", self.server.etag)
         self.end_headers()
-        self.wfile.write(CONTENT[first:][: self.server.limit])
+        self.wfile.write(content[first:][: self.server.limit])
         return None
 
     def log_message(self, *_: object) -> None:
@@ -173,6 +180,31 @@ def test_a_host_without_ranges_sends_all_of_it_again(host: Host, own_folder: Pat
     host.limit = None
     [path] = _fetch.fetch(remote(host, own_folder), nothing)
     assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("etag", ['"one"', None])
+def test_of_a_file_that_may_have_changed_no_two_halves_are_joined(
+    host: Host, own_folder: Path, etag: str | None
+) -> None:
+    host.limit, host.etag = 1000, etag
+    with pytest.raises(WeightsMissing):
+        _fetch.fetch(remote(host, own_folder, sha256=None), nothing)
+    host.limit, host.etag, host.content = None, etag and '"two"', CONTENT[::-1]
+    [path] = _fetch.fetch(remote(host, own_folder, sha256=None), nothing)
+    assert path.read_bytes() == CONTENT[::-1]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_without_a_published_digest_goes_on_where_it_stopped_if_it_is_the_same(
+    host: Host, own_folder: Path
+) -> None:
+    host.limit, host.etag = 1000, '"one"'
+    with pytest.raises(WeightsMissing):
+        _fetch.fetch(remote(host, own_folder, sha256=None), nothing)
+    host.limit = None
+    [path] = _fetch.fetch(remote(host, own_folder, sha256=None), nothing)
+    assert path.read_bytes() == CONTENT
+    assert host.asked == ["/w.pt from 0", "/w.pt from 1000"]
 
 
 def test_a_fetch_that_ended_just_before_it_was_put_in_place_is_finished(host: Host, own_folder: Path) -> None:
