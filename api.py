@@ -24,20 +24,24 @@ class Archive:
         """
         from vidx.indexer.run import Done, check_encoder, index_archive
         from vidx.schema.store import Store
+        from vidx.search.query import settled_space
+        from vidx.search.rebuild import keep_up
 
         chosen = IndexOptions(**options)
         check_encoder(self.path, chosen)
-        for event in index_archive(Path(folder), Store.create(self.path), chosen):
+        store = Store.create(self.path)
+        for event in index_archive(Path(folder), store, chosen):
             if isinstance(event, Done):
+                keep_up(store, settled_space(store, chosen.encoder), lambda _: None)
                 return event.counts
         raise AssertionError("an index run ends with its account")
 
-    def search(self, text: str | None = None, **options: Any) -> Answer:
+    def search(self, *texts: str, **options: Any) -> Answer:
         """Find moments by words, by `like` examples, or by both; options are the fields of SearchOptions."""
         from vidx.schema.store import Store
         from vidx.search.run import search
 
-        return search(Store.open(self.path), text, SearchOptions(**options))
+        return search(Store.open(self.path), texts, SearchOptions(**options))
 
 
 def open_archive(path: str | Path | None = None) -> Archive:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 store_option = click.option(
     "--store",
@@ -22,6 +26,29 @@ def seconds(_context: click.Context, _parameter: click.Parameter, value: float |
     if value is not None and not 0.1 <= value <= 86400:
         raise click.BadParameter("give seconds from 0.1 to 86400")
     return value
+
+
+def duration(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
+    """Seconds from `30`, `30s`, `5m` or `1h`. Raises BadParameter."""
+    number, unit = (value[:-1], value[-1]) if value[-1:] in _UNITS_S else (value, "s")
+    try:
+        length_s = float(number) * _UNITS_S[unit]
+    except ValueError:
+        length_s = math.nan
+    if not 0 < length_s <= 86400:
+        raise click.BadParameter("give a length of time up to a day, as 30s, 5m or 1h")
+    return length_s
+
+
+def instant(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
+    """A date or an instant as ISO 8601 has it; UTC where it names no zone. Raises BadParameter."""
+    if value is None:
+        return None
+    try:
+        given = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter("give a date or an instant, as 2024-05-31 or 2024-05-31T18:30+02:00") from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
 def gibibytes(_context: click.Context, _parameter: click.Parameter, value: float) -> int:

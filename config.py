@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 CLIP_S = 10.0  # window length of a new video when the user names none
@@ -43,6 +44,12 @@ class SearchOptions:
 
     k: int = 10
     by: str = "moment"  # clip | moment | video
+    min_score: float | None = None  # standard deviations above the mean of all clips that a hit must reach
+    dedupe: bool = False  # of hits that show the same, only the best
+    then: tuple[str, ...] = ()  # texts of events that follow in the same video, in this order ...
+    within_s: float = 30.0  # ... each at most so long after the one before
+    after: datetime | None = None  # of recording, as columns recorded_at and clip_at have it; none: UTC
+    before: datetime | None = None
     encoder: str | None = None  # or the name of a space; None: the store's
     rerank: int = 0  # the best so many hits are decoded again and scored as the encoder's authors do
     where: str | None = None  # SQL condition over the columns of vidx.schema.condition; None: all clips

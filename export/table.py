@@ -24,7 +24,7 @@ def to_text(answer: Answer) -> str:
         times = f"{clock(hit.start_s):>10}  {clock(hit.end_s):>10}"
         lines.append(f"{hit.rank:>3}  {hit.score:>6.3f}  {times}  {shown(hit.path)}{offline}")
     if answer.total is not None:
-        lines.append(f"{answer.total} in all; --where leaves no more")
+        lines.append(f"{answer.total} in all; the filters leave no more")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,16 @@ _ROW = """
 SELECT f.path, f.root, f.size AS size_bytes, make_timestamp(f.mtime_ns // 1000) AT TIME ZONE 'UTC' AS modified_at,
     f.state AS file_state, c.video_id, v.container, v.codec, v.pixel_format, v.width, v.height, v.rotation,
     v.frame_rate, v.n_frames, v.duration_s, v.has_audio, v.timecode, v.created_at, c.clip_id, c.start_s, c.end_s,
-    n.state, n.reason, n.indexed_at
+    n.state, n.reason, n.indexed_at, {recorded_at} AS recorded_at,
+    {recorded_at} + to_microseconds((c.start_s * 1e6)::BIGINT) AS clip_at
 FROM {clips} c JOIN files f ON f.video_id = c.video_id
 JOIN newest n ON n.video_id = c.video_id AND n.space = '{space}'
 LEFT JOIN videos v ON v.video_id = c.video_id
 """
+# What a camera writes, unless it had no clock: containers count from 1904 or 1970.
+_RECORDED_AT = """
+coalesce(CASE WHEN try_cast(v.created_at AS TIMESTAMPTZ) > TIMESTAMPTZ '1970-01-02 00:00:00+00'
+    THEN try_cast(v.created_at AS TIMESTAMPTZ) END, make_timestamp(f.mtime_ns // 1000) AT TIME ZONE 'UTC')"""
 COLUMNS = re.findall(r"(?:AS |\b[fcvn]\.)(\w+)(?=,|\nFROM)", _ROW)
 
 _NAMES = {*COLUMNS, "current_date", "current_timestamp"}
@@ -37,16 +43,29 @@ HAVING bool_or(stability = 'VOLATILE') OR NOT bool_or(function_type IN ('scalar'
 """
 
 
-def matching_clips(snapshot: Snapshot, space: str, condition: str) -> np.ndarray:
-    """Ids int64 (n,) of the live clips of a space for which a condition over COLUMNS holds, in any order.
+def matching_clips(
+    snapshot: Snapshot,
+    space: str,
+    condition: str | None,
+    after: datetime | None = None,
+    before: datetime | None = None,
+) -> np.ndarray:
+    """Ascending ids int64 (n,) of the live clips of a space for which a condition over COLUMNS holds.
 
-    A content at several paths has a row for each, and one that holds is enough. Raises InputError.
+    And which were recorded from `after` on and before `before`. A content at several paths has a row for each, and one
+    that holds is enough. Raises InputError.
     """
-    _check(snapshot, readable(condition))
-    row = _ROW.format(clips=snapshot.clips(space), space=space)
+    if condition is not None:
+        _check(snapshot, readable(condition))
+    times = {name: time for name, time in (("after", after), ("before", before)) if time is not None}
+    recorded = [f"clip_at {'>=' if name == 'after' else '<'} $vidx_{name}" for name in times]
+    row = _ROW.format(clips=snapshot.clips(space), space=space, recorded_at=_RECORDED_AT)
+    clips = f"SELECT * FROM ({row}) WHERE {' AND '.join(recorded) or 'true'}"
+    # The condition comes last, where whatever it may end in has nothing to swallow.
+    query = f"SELECT DISTINCT clip_id FROM ({clips}) AS clip WHERE {'true' if condition is None else condition}"
     with told(_wrong):
-        found = snapshot.select(f"SELECT DISTINCT clip_id FROM ({row}) AS clip WHERE {condition}").to_arrow_table()
-    ids: np.ndarray = np.from_dlpack(found["clip_id"].combine_chunks())
+        found = snapshot.select(query, {f"vidx_{name}": time for name, time in times.items()}).to_arrow_table()
+    ids: np.ndarray = np.sort(np.from_dlpack(found["clip_id"].combine_chunks()))
     return ids
 
 

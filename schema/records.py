@@ -142,7 +142,7 @@ class Hit:
 
     rank: int
     score: float  # cosine of the best clip
-    calibrated: float | None
+    calibrated: float | None  # standard deviations above the mean of all clips for this query
     video_id: str
     path: str
     paths: list[str]
@@ -165,3 +165,4 @@ class Answer:
     total: int | None  # how many hits there are, where a filter leaves fewer than were asked for
     hits: list[Hit]
     thumbnails: list[bytes | None] = field(default_factory=list)  # JPEG of each hit's best clip, if asked for
+    trouble: str = ""  # what was wrong with an index that was not used, though the hits are right

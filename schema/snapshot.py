@@ -101,6 +101,11 @@ class Snapshot:
         with _told():
             return self.select(query, parameters).to_arrow_table()
 
+    def batches(self, query: str, n_rows: int) -> Iterator[pa.RecordBatch]:
+        """Run one SELECT; Arrow batches of about n_rows rows, each made when the one before was taken."""
+        with _told():
+            yield from self.select(query).to_arrow_reader(n_rows)
+
     def with_rows(self, view: str, rows: pa.Table) -> None:
         """Make an Arrow table visible to later queries under a name, to join with."""
         self._db.register(view, rows)

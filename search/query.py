@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +34,21 @@ class Example:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is looked for (`text`, `examples`, or both) and what is not (`unwanted`), checked as far as words go."""
+    """What is looked for (`texts`, `examples`, or both), what is not (`unwanted`), and what is to follow (`then`).
 
-    text: str | None
+    Checked as far as words go.
+    """
+
+    texts: tuple[str, ...]
     examples: tuple[Example, ...]
     unwanted: tuple[str, ...]
+    then: tuple[str, ...]
 
     def __str__(self) -> str:
         """As answers repeat it: a text alone as it is."""
-        wanted = [self.text] if self.text is not None else []
         likes = [f"like {printable(os.fsencode(example.given))}" for example in self.examples]
-        return "; ".join([*wanted, *likes, *(f"not {text}" for text in self.unwanted)])
+        nots, thens = [f"not {text}" for text in self.unwanted], [f"then {text}" for text in self.then]
+        return "; ".join([*self.texts, *likes, *nots, *thens])
 
 
 def settled_space(store: Store, encoder: str | None) -> Space:
@@ -55,14 +61,17 @@ def settled_space(store: Store, encoder: str | None) -> Space:
     return store.space(name)
 
 
-def check_asked(text: str | None, options: SearchOptions) -> Asked:
+def check_asked(texts: Sequence[str], options: SearchOptions) -> Asked:
     """The parts of a query. Raises InputError where there is nothing to look for, for no text and for no file."""
-    if text is None and not options.like:
+    if not texts and not options.like:
         raise InputError("nothing to look for", hint="give TEXT, or --like FILE, or both")
+    if options.then and options.dedupe:
+        raise InputError("--dedupe compares single moments, which --then does not give", hint="leave one out")
     return Asked(
-        text=None if text is None else check_text(text),
+        texts=tuple(check_text(text) for text in texts),
         examples=tuple(check_example(given) for given in options.like),
         unwanted=tuple(check_text(text) for text in options.unwanted),
+        then=tuple(check_text(text) for text in options.then),
     )
 
 
@@ -87,18 +96,20 @@ def check_example(given: str) -> Example:
     return Example(Path(path), at_s, given)
 
 
-def query_vector(snapshot: Snapshot, space: Space, asked: Asked) -> np.ndarray:
-    """float32 (dim,), unit norm: the sum of what is looked for, less half of what is not.
+def query_vectors(snapshot: Snapshot, space: Space, asked: Asked) -> list[np.ndarray]:
+    """float32 (dim,), unit norm, for each event; the first is the sum of what is looked for less half of what is not.
 
     Raises InputError for a file that can't be used, StoreError where the encoder here did not make the space.
     """
     wanted = [_example_vector(snapshot, space, example) for example in asked.examples]
-    if texts := [text for text in (asked.text, *asked.unwanted) if text is not None]:
-        vectors = list(encoder_of(space).encode_text(texts))
-        wanted += vectors[: len(vectors) - len(asked.unwanted)]
-        unwanted = vectors[len(vectors) - len(asked.unwanted) :]
-    vector = wanted[0] if len(wanted) == 1 else _unit(np.sum(wanted, axis=0))
-    return _unit(vector - _NEGATIVE_SHARE * _unit(np.sum(unwanted, axis=0))) if asked.unwanted else vector
+    texts = [*asked.texts, *asked.unwanted, *asked.then]
+    vectors = iter(encoder_of(space).encode_text(texts) if texts else ())
+    wanted += islice(vectors, len(asked.texts))
+    unwanted = list(islice(vectors, len(asked.unwanted)))
+    first = wanted[0] if len(wanted) == 1 else _unit(np.sum(wanted, axis=0))
+    if unwanted:
+        first = _unit(first - _NEGATIVE_SHARE * _unit(np.sum(unwanted, axis=0)))
+    return [first, *vectors]
 
 
 def encoder_of(space: Space) -> VideoTextEncoder:

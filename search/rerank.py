@@ -10,12 +10,13 @@ from vidx.indexer.frames import frames_of_clip
 from vidx.schema.records import Hit
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
+from vidx.search.query import Asked
 
 
-def check_rerank(encoder: VideoTextEncoder, text: str | None) -> None:
+def check_rerank(encoder: VideoTextEncoder, asked: Asked) -> None:
     """Raises InputError where there is nothing that scoring again would add."""
-    if text is None:
-        raise InputError("--rerank scores texts", hint="give TEXT")
+    if len(asked.texts) != 1 or asked.then:
+        raise InputError("--rerank scores one text", hint="give one TEXT, without --then")
     if not hasattr(encoder, "exact_scores"):
         raise InputError(
             f"{encoder.spec.name} scores by its vectors alone; there is nothing to re-rank",
@@ -38,7 +39,8 @@ def rerank(
             left.append((hit, clip_id))
             continue
         score = float(encoder.exact_scores(frames[None], [text])[0, 0])  # type: ignore[attr-defined]
-        scored.append((replace(hit, score=round(score, 6)), clip_id))
+        # Another kind of score than the one that was calibrated.
+        scored.append((replace(hit, score=round(score, 6), calibrated=None), clip_id))
     scored.sort(key=lambda pair: (-pair[0].score, pair[1]))
     return [
         (replace(hit, rank=rank), clip_id) for rank, (hit, clip_id) in enumerate([*scored, *left, *ranked[n:]], start=1)

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from vidx.config import SearchOptions
 from vidx.schema.condition import matching_clips
-from vidx.schema.records import Answer
+from vidx.schema.records import Answer, Hit
 from vidx.schema.snapshot import Snapshot
+from vidx.schema.spaces import Space
 from vidx.schema.store import Store
-from vidx.search.query import check_asked, encoder_of, query_vector, settled_space
+from vidx.search.collection import open_collection
+from vidx.search.hits import hits_of, peak_thumbnails
+from vidx.search.query import check_asked, encoder_of, query_vectors, settled_space
 from vidx.search.rerank import check_rerank, rerank
-from vidx.search.retrieve import peak_thumbnails, search_vector
+from vidx.search.retrieve import retrieve
+from vidx.search.sequence import sequences
 
 
-def search(store: Store, text: str | None, options: SearchOptions) -> Answer:
+def search(store: Store, texts: Sequence[str], options: SearchOptions) -> Answer:
     """Answer one query, of words, of examples or of both, over everything committed. Raises VidxError."""
-    asked = check_asked(text, options)
+    asked = check_asked(texts, options)
     space = settled_space(store, options.encoder)
     if options.rerank:
-        check_rerank(encoder_of(space), text)
+        check_rerank(encoder_of(space), asked)
     began = time.perf_counter()
     snapshot = Snapshot(store)
-    kept = None if options.where is None else matching_clips(snapshot, space.name, options.where)
+    filters = (options.where, options.after, options.before)
+    kept = None if filters == (None, None, None) else matching_clips(snapshot, space.name, *filters)
     filtered = time.perf_counter()
-    vector = query_vector(snapshot, space, asked)
+    vectors = query_vectors(snapshot, space, asked)
     loaded = time.perf_counter()
     wanted = replace(options, k=max(options.k, options.rerank))
-    ranked = list(zip(*search_vector(snapshot, space, vector, wanted, kept), strict=True))
-    if options.rerank and text is not None:
-        ranked = rerank(store, space, encoder_of(space), text, ranked, options.rerank)
+    ranked, trouble = search_vectors(snapshot, space, vectors, wanted, kept)
+    if options.rerank:
+        ranked = rerank(store, space, encoder_of(space), asked.texts[0], ranked, options.rerank)
     hits, peaks = [hit for hit, _ in ranked[: options.k]], [peak for _, peak in ranked[: options.k]]
     ended = time.perf_counter()
     return Answer(
@@ -39,7 +47,35 @@ def search(store: Store, text: str | None, options: SearchOptions) -> Answer:
         space=space.name,
         load_ms=round((loaded - filtered) * 1000, 1),
         took_ms=round((filtered - began + ended - loaded) * 1000, 1),
-        total=len(hits) if kept is not None and len(hits) < options.k else None,
+        total=len(hits) if len(hits) < options.k and _may_leave_fewer(options) else None,
         hits=hits,
-        thumbnails=peak_thumbnails(snapshot, space, peaks) if options.thumbnails else [],
+        thumbnails=peak_thumbnails(snapshot, space.name, peaks) if options.thumbnails else [],
+        trouble=trouble,
     )
+
+
+def search_vectors(
+    snapshot: Snapshot,
+    space: Space,
+    vectors: list[np.ndarray],
+    options: SearchOptions,
+    kept: np.ndarray | None = None,
+) -> tuple[list[tuple[Hit, int]], str]:
+    """Hits and the ids of their best clips for the unit vectors of events that follow one another; mostly it is one.
+
+    `kept`, ascending ids int64 (n,), are the clips that count; None means all. Also says what was wrong with an index
+    that could not be used, or nothing. Raises VidxError.
+    """
+    collection = open_collection(snapshot, space)
+    if len(vectors) == 1:
+        spans = retrieve(collection, vectors[0], options, kept)
+    else:
+        spans = sequences(collection, vectors, options, kept)
+    peaks = [span.peak for span in spans]
+    return list(zip(hits_of(snapshot, collection, spans), peaks, strict=True)), collection.trouble
+
+
+def _may_leave_fewer(options: SearchOptions) -> bool:
+    """Whether something the user asked for may leave less than there is."""
+    filters = (options.where, options.after, options.before, options.min_score)
+    return filters != (None,) * len(filters) or options.dedupe or bool(options.then)

@@ -23,7 +23,7 @@ from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
 from vidx.schema.writer import Commit, writing
-from vidx.search.retrieve import search_vector
+from vidx.search.run import search_vectors
 
 SPACE = Space("toy", {"video": "ab"}, Preprocess(8, 8), frames=1, pooling="mean", dim=4)
 SCHEMA = pa.schema([("a", pa.int64())])
@@ -199,8 +199,8 @@ def answer(path: Path) -> list[Any]:
     snapshot = Snapshot(Store(path))
     views = ("files", "indexed", "videos", "thumbnails")
     texts = [sorted(snapshot.arrow(f"SELECT {view}::VARCHAR AS t FROM {view}")["t"].to_pylist()) for view in views]
-    hits, _ = search_vector(snapshot, SPACE, np.eye(4, dtype=np.float32)[0], SearchOptions(k=100, by="clip"))
-    return [*texts, hits]
+    vector = np.eye(4, dtype=np.float32)[0]
+    return [*texts, search_vectors(snapshot, SPACE, [vector], SearchOptions(k=100, by="clip"))]
 
 
 def damaged(data: bytes, chance: random.Random) -> bytes:

@@ -87,7 +87,7 @@ def test_json_gives_back_any_text_on_one_line(text: str) -> None:
 
 
 def test_a_table_says_how_many_there_are_where_a_filter_leaves_fewer_than_asked_for() -> None:
-    assert table.to_text(answer(HIT, total=1)).splitlines()[2:] == ["1 in all; --where leaves no more"]
+    assert table.to_text(answer(HIT, total=1)).splitlines()[2:] == ["1 in all; the filters leave no more"]
 
 
 def test_a_table_has_a_head_and_a_line_for_each_hit() -> None:

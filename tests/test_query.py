@@ -22,7 +22,7 @@ from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
 from vidx.schema.writer import Commit, writing
-from vidx.search.query import Asked, check_asked, check_example, encoder_of, query_vector
+from vidx.search.query import Asked, check_asked, check_example, encoder_of, query_vectors
 
 SPACE = Space("toy", {"video": "ab"}, Preprocess(16, 16), frames=4, pooling="mean", dim=4)
 WORDS = {"cat": [1, 0, 0, 0], "dog": [0, 1, 0, 0], "snow": [0, 0, 1, 0], "anticat": [-1, 0, 0, 0]}
@@ -70,11 +70,14 @@ def unit(*numbers: float) -> np.ndarray:
 
 
 def asked(text: str | None = None, like: Sequence[Any] = (), unwanted: Sequence[str] = ()) -> Asked:
-    return check_asked(text, SearchOptions(like=tuple(map(str, like)), unwanted=tuple(unwanted)))
+    return check_asked(
+        [] if text is None else [text], SearchOptions(like=tuple(map(str, like)), unwanted=tuple(unwanted))
+    )
 
 
 def vector_of(store: Store, *parts: Any, **others: Any) -> np.ndarray:
-    return query_vector(Snapshot(store), SPACE, asked(*parts, **others))
+    [vector] = query_vectors(Snapshot(store), SPACE, asked(*parts, **others))
+    return vector
 
 
 def test_a_text_alone_is_its_own_vector(store: Store, toy: Toy) -> None:
@@ -83,6 +86,22 @@ def test_a_text_alone_is_its_own_vector(store: Store, toy: Toy) -> None:
 
 def test_what_is_not_wanted_takes_away_half(store: Store, toy: Toy) -> None:
     np.testing.assert_allclose(vector_of(store, "cat", unwanted=["snow"]), unit(1, 0, -0.5, 0), atol=1e-6)
+
+
+def test_several_texts_are_summed(store: Store, toy: Toy) -> None:
+    both = check_asked(["cat", "snow"], SearchOptions())
+    [vector] = query_vectors(Snapshot(store), SPACE, both)
+    np.testing.assert_allclose(vector, unit(1, 0, 1, 0), atol=1e-6)
+    assert str(both) == "cat; snow"
+
+
+def test_events_that_follow_have_vectors_of_their_own(store: Store, toy: Toy) -> None:
+    parts = check_asked(["cat"], SearchOptions(unwanted=("snow",), then=("dog", "cat")))
+    first, second, third = query_vectors(Snapshot(store), SPACE, parts)
+    np.testing.assert_allclose(first, unit(1, 0, -0.5, 0), atol=1e-6)
+    assert second.tolist() == encoder_of(SPACE).encode_text(["dog"])[0].tolist()
+    assert third.tolist() == [1, 0, 0, 0]
+    assert str(parts) == "cat; not snow; then dog; then cat"
 
 
 def test_several_that_are_not_wanted_take_away_half_together(store: Store, toy: Toy) -> None:
@@ -185,7 +204,7 @@ def test_an_example_may_have_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     Path(os.fsdecode(path)).touch()
     example = check_example(os.fsdecode(path + b"@2"))
     assert (os.fsencode(example.path), example.at_s) == (path, 2)
-    assert str(Asked(None, (example,), ())) == f"like {tmp_path}/caf\\xe9.mp4@2"
+    assert str(Asked((), (example,), (), ())) == f"like {tmp_path}/caf\\xe9.mp4@2"
 
 
 def commit_video(store: Store, path: Path, spans_s: Sequence[tuple[float, float]], **known: Any) -> list[np.ndarray]:

@@ -20,9 +20,10 @@ from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
 from vidx.schema.writer import Commit, writing
+from vidx.search.hits import peak_thumbnails
 from vidx.search.moments import moments
 from vidx.search.query import check_text, settled_space
-from vidx.search.retrieve import peak_thumbnails, search_vector
+from vidx.search.run import search_vectors
 
 DIM = 16
 SPACE = Space("toy", {"video": "ab"}, Preprocess(8, 8), frames=1, pooling="mean", dim=DIM)
@@ -74,7 +75,8 @@ class Archive:
         return row | {"path": text, "path_bytes": path, "video_id": video_id, "state": "present"}
 
     def search(self, vector: np.ndarray, k: int, by: str) -> list[Hit]:
-        return search_vector(Snapshot(self.store), SPACE, vector, SearchOptions(k=k, by=by))[0]
+        ranked, _ = search_vectors(Snapshot(self.store), SPACE, [vector], SearchOptions(k=k, by=by))
+        return [hit for hit, _ in ranked]
 
     def by_hand(self, vector: np.ndarray, by: str) -> list[tuple[list[int], str, float, float, float]]:
         """All hits, best first: clip ids, video, score, start, end. Written for clarity, one video after another."""
@@ -208,8 +210,11 @@ def test_the_peak_time_is_the_middle_of_the_best_clip(empty: Archive) -> None:
     assert empty.search(axes[0], 1, "clip")[0].clip_ids == [empty.ids["cats"][1]]
 
 
-def test_calibrated_scores_are_null_until_there_is_calibration(archive_of_many: Archive) -> None:
-    assert {hit.calibrated for hit in archive_of_many.search(unit(np.ones(DIM)), 100, "clip")} == {None}
+def test_calibrated_scores_are_standard_deviations_above_the_mean_clip(archive_of_many: Archive) -> None:
+    vector = unit(np.random.default_rng(4).standard_normal(DIM))
+    scores = np.concatenate(list(archive_of_many.vectors.values())).astype(np.float64) @ vector
+    for hit in archive_of_many.search(vector, 50, "clip"):
+        assert hit.calibrated == pytest.approx((hit.score - scores.mean()) / scores.std(), abs=2e-3)
 
 
 def test_a_content_at_several_paths_is_one_hit_that_names_them_all(empty: Archive, tmp_path: Path) -> None:
@@ -247,7 +252,8 @@ def test_a_path_that_is_no_utf8_is_looked_up_by_its_bytes(empty: Archive, tmp_pa
 def test_the_best_clip_of_each_hit_is_named_and_its_picture_is_found(archive_of_many: Archive, by: str) -> None:
     vector = unit(np.random.default_rng(1).standard_normal(DIM))
     snapshot = Snapshot(archive_of_many.store)
-    hits, peaks = search_vector(snapshot, SPACE, vector, SearchOptions(k=12, by=by))
+    ranked, _ = search_vectors(snapshot, SPACE, [vector], SearchOptions(k=12, by=by))
+    hits, peaks = [hit for hit, _ in ranked], [peak for _, peak in ranked]
     scores = {
         clip_id: float(score)
         for video_id, ids in archive_of_many.ids.items()
@@ -255,12 +261,12 @@ def test_the_best_clip_of_each_hit_is_named_and_its_picture_is_found(archive_of_
     }
     assert peaks == [max(hit.clip_ids, key=lambda clip_id: scores[clip_id]) for hit in hits]
     pictures = [f"picture of {clip_id}".encode() if clip_id % 3 else None for clip_id in peaks]
-    assert peak_thumbnails(snapshot, SPACE, peaks) == pictures
+    assert peak_thumbnails(snapshot, SPACE.name, peaks) == pictures
 
 
 def test_a_clip_without_a_stored_picture_has_none(archive_of_many: Archive) -> None:
     ids = [clip_id for ids in archive_of_many.ids.values() for clip_id in ids][:6]
-    pictures = peak_thumbnails(Snapshot(archive_of_many.store), SPACE, ids)
+    pictures = peak_thumbnails(Snapshot(archive_of_many.store), SPACE.name, ids)
     assert [picture is None for picture in pictures] == [clip_id % 3 == 0 for clip_id in ids]
     assert None in pictures
 

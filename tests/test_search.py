@@ -64,7 +64,7 @@ def test_a_filter_that_leaves_nothing_is_an_answer(vidx: Vidx, indexed_store: Pa
     answer = searched(vidx, indexed_store, "a cat", "--where", "duration_s > 1e6")
     assert (answer["total"], answer["hits"]) == (0, [])
     text = vidx("search", "a cat", "--where", "duration_s > 1e6", "--store", indexed_store).stdout
-    assert text.splitlines()[1:] == ["0 in all; --where leaves no more"]
+    assert text.splitlines()[1:] == ["0 in all; the filters leave no more"]
 
 
 def test_what_is_not_wanted_falls_behind(vidx: Vidx, indexed_store: Path) -> None:

@@ -24,7 +24,7 @@ from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
 from vidx.schema.writer import Commit, writing
-from vidx.search.retrieve import search_vector
+from vidx.search.run import search_vectors
 
 Vidx = Callable[..., subprocess.CompletedProcess[str]]
 SPACE = Space("toy", {"video": "ab"}, Preprocess(8, 8), frames=1, pooling="mean", dim=8)
@@ -58,7 +58,7 @@ class Archive:
         snapshot = Snapshot(self.store)
         kept = matching_clips(snapshot, SPACE.name, condition)
         vector = np.eye(SPACE.dim, dtype=np.float32)[0]
-        return search_vector(snapshot, SPACE, vector, SearchOptions(k=k, by=by), kept)[0]
+        return [hit for hit, _ in search_vectors(snapshot, SPACE, [vector], SearchOptions(k=k, by=by), kept)[0]]
 
 
 @pytest.fixture(scope="module")
@@ -303,8 +303,8 @@ def test_every_clip_that_the_filter_leaves_is_found(archive: Archive) -> None:
 def test_a_filter_that_holds_everywhere_changes_nothing(archive: Archive) -> None:
     vector = np.eye(SPACE.dim, dtype=np.float32)[0]
     for by in ("clip", "moment", "video"):
-        plain, _ = search_vector(Snapshot(archive.store), SPACE, vector, SearchOptions(k=7, by=by))
-        assert archive.search("true", 7, by) == plain
+        plain, _ = search_vectors(Snapshot(archive.store), SPACE, [vector], SearchOptions(k=7, by=by))
+        assert archive.search("true", 7, by) == [hit for hit, _ in plain]
 
 
 def test_a_filter_does_not_move_what_counts_as_background(archive: Archive) -> None:

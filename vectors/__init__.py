@@ -1,17 +1,27 @@
-"""Index tiers, one file each. A tier module has `build(vectors, clip_ids) -> Index`."""
+"""Index tiers, one file each, over the unit vectors of one space. Rows are positions in those.
+
+A tier module has `build(vectors, seed) -> Index`, `opened(path, vectors, settings) -> Index`, which maps what `save`
+wrote, and `NEEDS_GATE`: whether it may miss neighbours, so that it must prove its recall before it is used.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 
 class Index(Protocol):
-    """Nearest clips by cosine (inner product of unit vectors)."""
+    """Nearest rows by cosine (inner product of unit vectors). Searches from several threads at once are safe."""
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """For float32 (Q, dim) queries: scores float32 (Q, m) and clip ids int64 (Q, m), best first, ties by clip id.
+    settings: dict[str, Any]  # what `opened` needs beside the files, as JSON holds it
 
-        m is k, or the number of vectors where there are fewer.
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """For float32 (Q, dim) queries: scores float32 (Q, m) and rows int64 (Q, m), best first, ties by row.
+
+        `allowed` bool (N,) leaves only those rows. m is k, or the number of rows that are left where that is smaller.
         """
+
+    def save(self, path: Path) -> None:
+        """Write what can't be had from the vectors themselves."""

@@ -7,46 +7,60 @@ answer (docs/explanation/search.md).
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import faiss
 import numpy as np
 
+from vidx.vectors._exact import best_of
+from vidx.vectors._selection import Selection, each, read_mapped
+
+NEEDS_GATE = False
+
 _CANDIDATES = 4  # times k, to begin with
 _ROUNDING = 2.0**-11 + 1e-5  # half precision, and room for the order of single-precision sums
+_BLOCK_ROWS = 65_536
 
 
-def build(vectors: np.ndarray, clip_ids: np.ndarray) -> FlatIndex:
-    """Index float32 (N, dim) unit vectors under int64 (N,) clip ids."""
-    return FlatIndex(vectors, clip_ids)
+def build(vectors: np.ndarray, seed: int = 0) -> FlatIndex:
+    """Index float32 (N, dim) unit vectors. Nothing is drawn at random."""
+    codes = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    codes.train(np.zeros((1, vectors.shape[1]), np.float32))
+    for at in range(0, len(vectors), _BLOCK_ROWS):
+        codes.add(np.ascontiguousarray(vectors[at : at + _BLOCK_ROWS]))
+    return FlatIndex(codes, vectors)
+
+
+def opened(path: Path, vectors: np.ndarray, settings: dict[str, Any]) -> FlatIndex:
+    """The index that was saved at `path`, its codes mapped into memory, over the vectors it was built of."""
+    return FlatIndex(read_mapped(path), vectors)
 
 
 class FlatIndex:
-    """See `vidx.vectors.Index`. Searches from several threads are safe; the vectors are not copied."""
+    """See `vidx.vectors.Index`. The vectors are not copied."""
 
-    def __init__(self, vectors: np.ndarray, clip_ids: np.ndarray) -> None:
-        self._vectors, self._clip_ids = vectors, clip_ids
-        self._codes = faiss.IndexScalarQuantizer(
-            vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-        )
-        self._codes.train(vectors[:1])
-        self._codes.add(vectors)
+    def __init__(self, codes: faiss.IndexScalarQuantizer, vectors: np.ndarray) -> None:
+        self.settings: dict[str, Any] = {}
+        self._codes, self._vectors = codes, vectors
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """See `vidx.vectors.Index.search`."""
-        n = len(self._clip_ids)
-        k = min(k, n)
-        if k == 0:
-            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        scores, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        for number, query in enumerate(np.ascontiguousarray(queries, np.float32)):
-            scores[number], ids[number] = self._search_one(query, k)
-        return scores, ids
+        selection = Selection(len(self._vectors), allowed)
+        return each(queries, min(k, selection.n), lambda query, k: self._search_one(query, k, selection))
 
-    def _search_one(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        n, wanted = len(self._clip_ids), _CANDIDATES * k
+    def save(self, path: Path) -> None:
+        """Write the codes, half as large as the vectors."""
+        faiss.write_index(self._codes, str(path))
+
+    def _search_one(self, query: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+        if selection.is_small:
+            return best_of(self._vectors, query, k, selection.rows)
+        parameters = faiss.SearchParameters(sel=selection.selector) if selection.selector else None
+        wanted = _CANDIDATES * k
         while True:
-            [coarse], [rows] = self._codes.search(query[None], min(wanted, n))
-            exact = np.einsum("nd,d->n", self._vectors[rows], query)  # unlike BLAS, the same for equal rows
-            best = np.lexsort((self._clip_ids[rows], -exact))[:k]
-            if wanted >= n or exact[best[-1]] > coarse[-1] + _ROUNDING:
-                return exact[best], self._clip_ids[rows][best]
+            [coarse], [rows] = self._codes.search(query[None], min(wanted, selection.n), params=parameters)
+            exact, best = best_of(self._vectors, query, k, rows)
+            if wanted >= selection.n or exact[-1] > coarse[-1] + _ROUNDING:
+                return exact, best
             wanted *= 2

@@ -20,10 +20,10 @@ from vidx.config import SearchOptions
 from vidx.errors import StoreMissing
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
-from vidx.search.retrieve import search_vector
+from vidx.search.run import search_vectors
 from vidx.tests.faults.checks import sizes, violations
 
-_PAUSE_S = 0.3
+_PAUSE_S = 0.5
 
 
 class Reader:
@@ -77,7 +77,8 @@ class _Watch:
     def _search(self, store: Store, snapshot: Snapshot, seen: dict[str, Any]) -> None:
         space = store.space(str(store.facts().default_space))
         query = np.full(space.dim, 1 / np.sqrt(space.dim), np.float32)
-        hits, _ = search_vector(snapshot, space, query, SearchOptions(k=10_000, by="clip"))
+        ranked, _ = search_vectors(snapshot, space, [query], SearchOptions(k=10_000, by="clip"))
+        hits = [hit for hit, _ in ranked]
         seen["searches"] += 1
         found = [clip_id for hit in hits for clip_id in hit.clip_ids]
         if len(set(found)) != len(found) or len(found) < self._sizes["clips"]:

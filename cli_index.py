@@ -1,0 +1,163 @@
+"""`vidx index` and `vidx verify`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidx.cli_options import gibibytes, print_progress, seconds, store_option
+from vidx.config import IndexOptions, default_store
+from vidx.errors import InputError, Interrupted
+
+_STRICT = 3  # exit code of `--strict` where files failed
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@store_option
+@click.option("--encoder", help="Encoder to use.  [default: the store's; see `vidx encoders`]")
+@click.option(
+    "--weights",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Weights brought by hand; a text tower of its own second.",
+)
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option("--clip", "clip_s", type=float, callback=seconds, help="Length of a clip in seconds.  [default: 10]")
+@click.option(
+    "--stride", "stride_s", type=float, callback=seconds, help="A clip every so many seconds.  [default: --clip]"
+)
+@click.option("--decoder", default="pyav", show_default=True, help="Decoder to try first: pyav or decord.")
+@click.option("--decode", type=click.Choice(["exact"]), default="exact", show_default=True, help="Which frames count.")
+@click.option("--workers", type=click.IntRange(1, 256), default=None, help="Decode processes.  [default: one per core]")
+@click.option(
+    "--stall", "stall_s", type=float, default=60, callback=seconds, help="Kill a decoder silent for so many seconds."
+)
+@click.option(
+    "--memory",
+    "memory_bytes",
+    type=click.FloatRange(1, 1024),
+    default=4,
+    callback=gibibytes,
+    help="GB of address space for each decode process.",
+)
+@click.option("--thumbnails/--no-thumbnails", default=True, help="Store small pictures.  [default: yes]")
+@click.option("--follow", is_flag=True, help="Follow links to folders outside FOLDER.")
+@click.option("--retry-failed", is_flag=True, help="Try files again that failed before.")
+@click.option("--break-lock", is_flag=True, help="Take over a lock that another host left behind.")
+@click.option("--rebuild-index", is_flag=True, help="Build the search index again; without FOLDER, nothing else.")
+@click.option(
+    "--tier", type=click.Choice(["flat", "ivf"]), help="Of --rebuild-index.  [default: by the number of clips]"
+)
+@click.option("--roll-back-index", is_flag=True, help="Go back to the search index before; nothing else.")
+@click.option("--strict", is_flag=True, help="Exit with 3 if any file failed or is partial.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON event per line on standard output.")
+def index(
+    folder: Path | None,
+    store_path: Path | None,
+    strict: bool,
+    offline: bool,
+    as_json: bool,
+    rebuild_index: bool,
+    tier: str | None,
+    roll_back_index: bool,
+    **chosen: Any,
+) -> int:
+    """Index every video below FOLDER; run it again to pick up what is new."""
+    path = store_path or default_store()
+    if tier and not rebuild_index:
+        raise InputError("--tier is of --rebuild-index", hint="give both")
+    if roll_back_index:
+        return _roll_back(path, chosen["encoder"])
+    counts = {"failed": 0, "partial": 0}
+    if folder is not None:
+        counts = _run(folder, path, IndexOptions(**chosen), offline, as_json)
+    elif not rebuild_index:
+        raise InputError("nothing to index", hint="name a FOLDER, or give --rebuild-index")
+    _bring_index_up_to_date(path, chosen["encoder"], tier, anyway=rebuild_index)
+    return _STRICT if strict and counts["failed"] + counts["partial"] else 0
+
+
+def _run(folder: Path, path: Path, options: IndexOptions, offline: bool, as_json: bool) -> dict[str, int]:
+    """Index a folder; returns the account."""
+    from vidx.console import print_events, show_progress
+    from vidx.indexer.run import check_encoder, index_archive, is_new
+    from vidx.indexer.walk import absolute_root, is_online, no_files
+    from vidx.schema.store import Store
+
+    root = absolute_root(folder)
+    if not path.exists() and not is_online(root):
+        raise no_files(root)
+    if path.exists():
+        Store.create(path)  # which refuses a folder of something else
+    if options.encoder is None and is_new(path):
+        from vidx.encoders._fetch import default_encoder
+
+        tell = partial(click.echo, err=True)
+        options = replace(options, encoder=default_encoder(tell, print_progress, offline=offline))
+    check_encoder(path, options)  # a run that can't be must not leave an empty store behind
+    events = index_archive(root, Store.create(path), options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is kept
+    try:
+        return (print_events if as_json else show_progress)(events, root)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted; what was finished is kept", hint="run the same command again to go on"
+        ) from None
+
+
+def _bring_index_up_to_date(path: Path, encoder: str | None, tier: str | None, *, anyway: bool) -> None:
+    from vidx.schema.store import Store
+    from vidx.search.query import settled_space
+    from vidx.search.rebuild import keep_up, rebuild, told
+
+    store = Store.open(path)
+    space = settled_space(store, encoder)
+    tell = partial(click.echo, err=True)
+    if anyway:
+        tell(told(rebuild(store, space, tier=tier)))
+    else:
+        keep_up(store, space, tell)
+
+
+def _roll_back(path: Path, encoder: str | None) -> int:
+    from vidx.schema.store import Store
+    from vidx.search.query import settled_space
+    from vidx.search.rebuild import roll_back
+
+    store = Store.open(path)
+    click.echo(f"searches use {roll_back(store, settled_space(store, encoder))} again", err=True)
+    return 0
+
+
+@click.command()
+@store_option
+@click.option("--index", "with_index", is_flag=True, help="Also the search index: files, vectors, recall.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def verify(store_path: Path | None, with_index: bool, as_json: bool) -> int:
+    """Read all clips of the store and say what is wrong with them; exit code 1 if anything is."""
+    from vidx.schema.snapshot import Snapshot
+    from vidx.schema.store import Store
+    from vidx.schema.verify import clip_troubles
+    from vidx.search.verify import index_troubles
+
+    store = Store.open(store_path or default_store())
+    snapshot = Snapshot(store)
+    troubles: list[str] = []
+    for name in store.spaces():
+        space = store.space(name)
+        troubles += clip_troubles(snapshot, space)
+        if with_index:
+            troubles += index_troubles(snapshot, space)
+    if as_json:
+        click.echo(json.dumps({"store": str(store.path), "troubles": troubles}))
+    else:
+        click.echo("\n".join(troubles) or f"{store.path}: all is as it should be")
+    return 1 if troubles else 0

@@ -1,0 +1,126 @@
+"""`vidx search` and `vidx sql`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from vidx.cli_options import duration, instant, output_options, store_option
+from vidx.config import SearchOptions, default_store
+from vidx.errors import InputError
+
+
+@click.command()
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@store_option
+@click.option(
+    "--like", multiple=True, metavar="FILE[@SECONDS]", help="Look for what is like a picture, a video, or a clip of it."
+)
+@click.option("--not", "unwanted", multiple=True, metavar="TEXT", help="Look less for what this describes.")
+@click.option("--then", multiple=True, metavar="TEXT", help="Followed, in the same video, by what this describes.")
+@click.option(
+    "--within",
+    "within_s",
+    default="30s",
+    show_default=True,
+    metavar="TIME",
+    callback=duration,
+    help="At most so long between an event and the next of --then.",
+)
+@click.option("--encoder", help="Search what this encoder, or space, indexed.  [default: the store's]")
+@click.option("--rerank", type=click.IntRange(0, 1000), default=0, help="Score the best N again from their frames.")
+@click.option("--where", metavar="SQL", help='Only clips for which this holds, as "duration_s > 60".')
+@click.option("--after", metavar="DATE", callback=instant, help="Only clips recorded at or after this date and time.")
+@click.option("--before", metavar="DATE", callback=instant, help="Only clips recorded before this date and time.")
+@click.option(
+    "--min-score",
+    type=float,
+    metavar="Z",
+    help="Only hits at least Z standard deviations above the mean clip for this query.",
+)
+@click.option("--dedupe", is_flag=True, help="Of hits that show the same, only the best.")
+@click.option("-k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many hits.")
+@click.option(
+    "--by", type=click.Choice(["moment", "clip", "video"]), default="moment", show_default=True, help="What a hit is."
+)
+@output_options
+@click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet to this PNG file.")
+def search(
+    texts: tuple[str, ...],
+    store_path: Path | None,
+    format_name: str | None,
+    out: Path | None,
+    sheet: Path | None,
+    **chosen: Any,
+) -> None:
+    """Find moments by descriptions in words, by examples, or by both.
+
+    \b
+      vidx search "a person climbing stairs"
+      vidx search "a dog" "on a beach" --not "people" --after 2024-05-01
+      vidx search "a person enters a room" --then "sits down" --within 30s
+    """
+    from vidx.export._choice import choose
+    from vidx.plugins import load
+    from vidx.schema.store import Store
+    from vidx.search.query import check_asked
+    from vidx.search.run import search as run_search
+
+    chosen_format = choose(format_name, out, "to_text", "write", terminal=sys.stdout.isatty())
+    if sheet is not None and (sheet.suffix.lower() != ".png" or not sheet.absolute().parent.is_dir()):
+        raise InputError(f"can't write {sheet}", hint="--sheet takes a .png file in a folder that exists")
+    options = SearchOptions(**chosen, thumbnails=sheet is not None)
+    check_asked(texts, options)  # before the store: a command that asks for nothing makes no sense with any
+    answer = run_search(Store.open(store_path or default_store()), texts, options)
+    if answer.trouble:
+        click.echo(f"{answer.trouble}; searched without it; run `vidx index --rebuild-index`", err=True)
+    with _opened(out) as file:
+        if hasattr(chosen_format, "to_text"):
+            file.write(chosen_format.to_text(answer).encode("utf-8", "backslashreplace") + b"\n")
+        else:
+            from vidx.export._hits import hit_rows
+
+            chosen_format.write(hit_rows(answer), file)
+    if sheet is not None:
+        load("export", "sheet").to_file(answer, sheet)
+
+
+@click.command()
+@click.argument("query")
+@store_option
+@output_options
+def sql(query: str, store_path: Path | None, format_name: str | None, out: Path | None) -> None:
+    """Run one SELECT over what the store holds.
+
+    \b
+    Views: files, videos, indexed, newest, clips, thumbnails, runs.
+      vidx sql "SELECT path, duration_s FROM files JOIN videos USING (video_id)"
+    """
+    from vidx.export._choice import choose
+    from vidx.schema.snapshot import Snapshot
+    from vidx.schema.sql import select
+    from vidx.schema.store import Store
+
+    chosen_format = choose(format_name, out, "write", terminal=sys.stdout.isatty())
+    snapshot = Snapshot(Store.open(store_path or default_store()))
+    rows = select(snapshot, query, getattr(chosen_format, "CELLS", "values"))
+    with _opened(out) as file:
+        chosen_format.write(rows, file)
+
+
+@contextmanager
+def _opened(out: Path | None) -> Iterator[BinaryIO]:
+    """Where results go: the file, which appears when it is whole, or standard output."""
+    from vidx.export import written
+
+    if out is not None:
+        with written(out) as file:
+            yield file
+        return
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()

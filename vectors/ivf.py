@@ -1,0 +1,89 @@
+"""Approximate search: clusters of half-precision codes, of which only those nearest to the query are scanned.
+
+Sivic and Zisserman 2003; Jegou et al. 2011 ("Product quantization for nearest neighbor search", section 4.1). What the
+scan finds is scored again from the vectors. Texts are far from all clips (best cosines of 0.2 to 0.35), so more
+clusters have to be scanned for them than for clips; how many is measured on such queries when an index is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from vidx.vectors._exact import best_of
+from vidx.vectors._selection import Selection, each, read_mapped
+
+NEEDS_GATE = True
+
+_CANDIDATES = 4  # times k; half precision swaps only close scores
+_TRAINED_ON = 64  # vectors a cluster
+_LEAST_CLUSTERS, _MOST_CLUSTERS = 16, 65_536
+_BLOCK_ROWS = 65_536
+
+
+def build(vectors: np.ndarray, seed: int = 0) -> IvfIndex:
+    """Index float32 (N, dim) unit vectors, N at least 16; `seed` decides which of them the clusters are learnt from."""
+    n, dim = vectors.shape
+    clusters = n_clusters(n)
+    codes = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatIP(dim), dim, clusters, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
+    )
+    codes.cp.seed, codes.cp.niter, codes.cp.min_points_per_centroid = seed + 1, 10, 1
+    codes.cp.max_points_per_centroid = _TRAINED_ON
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[: clusters * _TRAINED_ON])
+    codes.train(np.ascontiguousarray(vectors[chosen]))
+    for at in range(0, n, _BLOCK_ROWS):
+        codes.add(np.ascontiguousarray(vectors[at : at + _BLOCK_ROWS]))
+    return IvfIndex(codes, vectors, n_probed=min(16, clusters))
+
+
+def n_clusters(n: int) -> int:
+    """A power of two near four times the square root of the number of vectors, with enough of them in each."""
+    wanted = 2 ** round(np.log2(max(4 * np.sqrt(n), 1)))
+    return int(np.clip(wanted, _LEAST_CLUSTERS, _MOST_CLUSTERS))
+
+
+def opened(path: Path, vectors: np.ndarray, settings: dict[str, Any]) -> IvfIndex:
+    """The index that was saved at `path`, its lists mapped into memory, over the vectors it was built of."""
+    return IvfIndex(read_mapped(path), vectors, **settings)
+
+
+class IvfIndex:
+    """See `vidx.vectors.Index`. The vectors are not copied."""
+
+    def __init__(self, codes: faiss.IndexIVF, vectors: np.ndarray, n_probed: int) -> None:
+        self._codes, self._vectors, self._n_probed = codes, vectors, n_probed
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"n_probed": self._n_probed}
+
+    def widths(self) -> list[IvfIndex]:
+        """The same index scanning 16, 32 ... clusters, up to a quarter of them: beyond, an exact scan is as quick."""
+        most = max(16, self._codes.nlist // 4)
+        tried = [min(16 * 2**step, self._codes.nlist) for step in range(13) if 16 * 2**step <= most]
+        return [IvfIndex(self._codes, self._vectors, n_probed) for n_probed in tried]
+
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """See `vidx.vectors.Index.search`; the nearest rows are found with the recall that the index proved."""
+        selection = Selection(len(self._vectors), allowed)
+        return each(queries, min(k, selection.n), lambda query, k: self._search_one(query, k, selection))
+
+    def save(self, path: Path) -> None:
+        """Write clusters and codes, half as large as the vectors."""
+        faiss.write_index(self._codes, str(path))
+
+    def _search_one(self, query: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+        if selection.is_small:
+            return best_of(self._vectors, query, k, selection.rows)
+        n_probed = self._n_probed
+        while True:  # until the scanned clusters hold as many as are asked for
+            parameters = faiss.SearchParametersIVF(nprobe=n_probed, sel=selection.selector)
+            _, [rows] = self._codes.search(query[None], min(_CANDIDATES * k, selection.n), params=parameters)
+            rows = rows[rows >= 0]
+            if len(rows) >= k or n_probed >= self._codes.nlist:
+                return best_of(self._vectors, query, k, rows)
+            n_probed = min(4 * n_probed, self._codes.nlist)
