@@ -60,7 +60,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--format` and `-o`, for commands that give rows or hits."""
     out = click.option("-o", "out", type=click.Path(path_type=Path), help="Write to this file, once it is whole.")
     name = click.option(
-        "--format", "format_name", help="table, json, csv or parquet.  [default: as FILE of -o ends, else table]"
+        "--format", "format_name", help="table, json, csv, parquet, m3u, edl or otio.  [default: as FILE of -o ends]"
     )
     return name(out(command))
 

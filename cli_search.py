@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from vidx.cli_options import duration, instant, output_options, store_option
 from vidx.config import SearchOptions, default_store
 from vidx.errors import InputError
+
+if TYPE_CHECKING:
+    from vidx.export._media import Media
+    from vidx.schema.records import Answer
 
 
 @click.command()
@@ -50,14 +54,27 @@ from vidx.errors import InputError
 )
 @output_options
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet to this PNG file.")
+@click.option("--cut", "cut_into", type=click.Path(path_type=Path), metavar="DIR", help="Also cut each hit into DIR.")
+@click.option("--cut-copy", is_flag=True, help="Cut without encoding again, from the key frame before.")
+@click.option(
+    "--handles",
+    "handles_s",
+    type=click.FloatRange(0, 3600),
+    default=0,
+    metavar="SECONDS",
+    help="More of the video around each hit, for m3u, edl, otio and --cut.",
+)
 def search(
     texts: tuple[str, ...],
     store_path: Path | None,
     format_name: str | None,
     out: Path | None,
     sheet: Path | None,
+    cut_into: Path | None,
+    cut_copy: bool,
+    handles_s: float,
     **chosen: Any,
-) -> None:
+) -> int:
     """Find moments by descriptions in words, by examples, or by both.
 
     \b
@@ -66,28 +83,57 @@ def search(
       vidx search "a person enters a room" --then "sits down" --within 30s
     """
     from vidx.export._choice import choose
+    from vidx.export._media import TimelineOptions, media_of
     from vidx.plugins import load
+    from vidx.schema.snapshot import Snapshot
     from vidx.schema.store import Store
     from vidx.search.query import check_asked
     from vidx.search.run import search as run_search
 
-    chosen_format = choose(format_name, out, "to_text", "write", terminal=sys.stdout.isatty())
+    chosen_format = choose(format_name, out, "to_text", "write", "to_timeline", terminal=sys.stdout.isatty())
+    if cut_copy and cut_into is None:
+        raise InputError("--cut-copy says how to cut, and nothing is cut", hint="name a folder with --cut DIR")
     if sheet is not None and (sheet.suffix.lower() != ".png" or not sheet.absolute().parent.is_dir()):
         raise InputError(f"can't write {sheet}", hint="--sheet takes a .png file in a folder that exists")
     options = SearchOptions(**chosen, thumbnails=sheet is not None)
     check_asked(texts, options)  # before the store: a command that asks for nothing makes no sense with any
-    answer = run_search(Store.open(store_path or default_store()), texts, options)
-    if answer.trouble:
-        click.echo(f"{answer.trouble}; searched without it; run `vidx index --rebuild-index`", err=True)
+    store = Store.open(store_path or default_store())
+    answer = run_search(store, texts, options)
+    for note in answer.notes:
+        click.echo(note, err=True)
+    media = {}
+    if cut_into is not None or hasattr(chosen_format, "to_timeline"):
+        media = media_of(Snapshot(store), [hit.video_id for hit in answer.hits])
     with _opened(out) as file:
         if hasattr(chosen_format, "to_text"):
             file.write(chosen_format.to_text(answer).encode("utf-8", "backslashreplace") + b"\n")
+        elif hasattr(chosen_format, "to_timeline"):
+            file.write(chosen_format.to_timeline(answer, media, TimelineOptions(handles_s=handles_s)))
         else:
             from vidx.export._hits import hit_rows
 
             chosen_format.write(hit_rows(answer), file)
     if sheet is not None:
         load("export", "sheet").to_file(answer, sheet)
+    return _cut(answer, media, cut_into, copy=cut_copy, handles_s=handles_s) if cut_into is not None else 0
+
+
+def _cut(answer: Answer, media: Mapping[str, Media], folder: Path, *, copy: bool, handles_s: float) -> int:
+    """Cut the hits and say what came of it; 1 where any failed."""
+    from vidx.export import shown
+    from vidx.plugins import load
+
+    made = load("export", "cut").cut(answer, media, folder, copy=copy, handles_s=handles_s)
+    for each in made:
+        if each.reason is not None:
+            click.echo(shown(f"failed: {each.hit.path}: {each.reason}"), err=True)
+        elif each.damage is not None:
+            click.echo(shown(f"damaged: {each.path}: {each.damage}"), err=True)
+        elif copy:
+            click.echo(shown(f"{each.path}: {each.start_s:.3f} s to {each.end_s:.3f} s"), err=True)
+    failed = sum(each.reason is not None for each in made)
+    click.echo(f"{len(made) - failed} of {len(made)} hits cut into {shown(str(folder))}", err=True)
+    return 1 if failed else 0
 
 
 @click.command()

@@ -4,6 +4,9 @@
 - `write(rows, out)` writes any table, a pyarrow.RecordBatchReader, to an open binary file: for `vidx sql --format`, and
   for `vidx search --format` where there is no `to_text`. Beside it may stand `CELLS`, which says what `vidx sql` is to
   make of the columns (`vidx.schema.sql.select`), and `BINARY`, true for what is not for a terminal.
+- `to_timeline(answer, media, options) -> bytes` makes a file for editors or players of an answer, its `media_of` (the
+  files behind it) and `TimelineOptions`, both of `vidx.export._media`: for `vidx search --format`.
+- `cut(answer, media, folder, copy=, handles_s=) -> list[CutResult]` makes a file of each hit, for `vidx search --cut`.
 - `to_file(answer, path)` makes a file of another kind, which is no `--format`.
 """
 

@@ -21,7 +21,7 @@ CELLS = "json"
 def to_text(answer: Answer) -> str:
     """The answer as one line of JSON."""
     fields = asdict(answer)
-    del fields["thumbnails"], fields["trouble"]
+    del fields["thumbnails"], fields["notes"]
     return json.dumps({"version": VERSION, **fields}, ensure_ascii=False)
 
 

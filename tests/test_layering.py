@@ -25,7 +25,7 @@ ALLOWED = {
     "decoders": {"schema", "pixels", *GROUND},
     "encoders": {"schema", "pixels", *GROUND},
     "vectors": {"schema", *GROUND},
-    "export": {"schema", *GROUND},
+    "export": {"schema", "decoders", *GROUND},  # decoders: cuts only, see below
     "indexer": {"schema", "decoders", "encoders", "__init__", *GROUND},
     "learn": {"schema", *GROUND},
     "search": {"schema", "encoders", "vectors", "indexer", "__init__", *GROUND},
@@ -41,6 +41,8 @@ STAGES = [
     *("walk", "fingerprint", "probe", "plan", "child", "process", "decode", "encode"),
     *("attempts", "vanished", "commit", "run", "frames"),
 ]
+# Run in the process that cuts, where a file may do what it likes; only these of export decode.
+IN_CUT_PROCESS = {"_cut_child", "_cut_copy", "_cut_encode", "_cut_sound", "_cut_source"}
 # Third parties that a part must do without.
 FORBIDDEN = {
     "schema": {"torch", "faiss", "av", "timm", "transformers"},
@@ -99,6 +101,13 @@ def test_search_reaches_the_indexer_for_frames_of_single_clips_only() -> None:
     assert {module for module in modules if part_of(module) == "indexer"} == {"indexer.frames"}
 
 
+def test_only_the_process_that_cuts_decodes() -> None:
+    for path in (ROOT / "export").glob("*.py"):
+        reached = {part_of(module) for module in ours(path)} | {module.split(".")[-1] for module in ours(path)}
+        if path.stem not in IN_CUT_PROCESS:
+            assert not reached & {"decoders", *IN_CUT_PROCESS}, path
+
+
 def test_no_stage_of_indexing_imports_a_later_one() -> None:
     assert set(STAGES) == {path.stem for path in (ROOT / "indexer").glob("*.py")} - {"__init__"}
     for path in (ROOT / "indexer").glob("*.py"):
@@ -117,6 +126,8 @@ def test_a_part_does_without_the_libraries_of_others(part: str) -> None:
     for path in (ROOT / part).glob("*.py"):
         used = {name.split(".")[0] for name in imports(path)}
         allowed_here = {"torch", "timm"} if part == "encoders" else set()
+        if path.stem in IN_CUT_PROCESS:
+            allowed_here = {"av"}
         assert not used & (FORBIDDEN[part] - allowed_here), path
 
 

@@ -40,7 +40,7 @@ def test_every_choice_keeps_the_contract_of_its_seam() -> None:
     assert all(hasattr(family, "build") for family in searchable)
     assert all(hasattr(load("vectors", name), "build") for name in available("vectors"))
     formats = [load("export", name) for name in available("export")]
-    assert all(any(hasattr(module, part) for part in ("to_text", "write", "to_file")) for module in formats)
+    assert all(any(hasattr(module, part) for part in ("to_text", "write", "to_file", "to_timeline", "cut")) for module in formats)
 
 
 def test_every_encoder_belongs_to_the_family_whose_file_names_it() -> None:
@@ -86,7 +86,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_an_installed_package_adds_a_choice() -> None:
-    assert available("export") == sorted(["broken", "csv", "json", "parquet", "sheet", "shout", "table"])
+    assert available("export") == sorted(
+        ["broken", "csv", "cut", "edl", "json", "m3u", "otio", "parquet", "sheet", "shout", "table"]
+    )
     assert load("export", "shout").__name__ == "shout_format"
     assert "shout" not in available("vectors")
     with pytest.raises(UnknownChoice, match="shout"):
