@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from vidx.errors import StoreError, StoreLocked, StoreMissing, VidxError
 from vidx.plugins import load
 from vidx.schema.files import make_durable
-from vidx.schema.live import live_ranges, read_into
+from vidx.schema.live import Clips, live_ranges, read_into
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
@@ -93,20 +93,27 @@ def rebuild(store: Store, space: Space, *, tier: str | None = None, seed: int = 
         ranges, _ = live_ranges(snapshot, space)
         if ranges.n_clips == 0:
             raise StoreMissing(f"no video is indexed with {space.encoder} yet", hint="run `vidx index FOLDER` first")
-        chosen = tier or ("flat" if ranges.n_clips <= FLAT_CLIPS else "ivf")
         clips = _generations.new_arrays(folder, ranges, space.dim)
         read_into(clips, snapshot, space, ranges)
-        index = load("vectors", chosen).build(clips.vectors, seed)
-        recall, asked = None, "none: every vector is compared"
-        if load("vectors", chosen).NEEDS_GATE:
-            queries, asked = probe_queries(space, clips.vectors, seed)
-            index, recall = _proved(index, clips.vectors, queries)
-        name = None
-        if recall is None or recall >= GATE:
-            meta = _meta(space, chosen, ranges.n_clips, recall, asked, time.monotonic() - began)
-            make_durable(folder)  # before CURRENT can name it
-            name = _generations.finish(folder, parent, index, sums(clips.vectors), meta)
-    return Built(name, chosen, ranges.n_clips, time.monotonic() - began, recall, asked)
+        return complete(folder, space, clips, tier=tier, seed=seed, began=began)
+
+
+def complete(folder: Path, space: Space, clips: Clips, *, tier: str | None, seed: int, began: float) -> Built:
+    """Make a generation of the clips in a folder below the index's, try it, and switch to it if it is good enough."""
+    n = len(clips.ids)
+    chosen = tier or ("flat" if n <= FLAT_CLIPS else "ivf")
+    index = load("vectors", chosen).build(clips.vectors, seed)
+    recall, asked = None, "none: every vector is compared"
+    if load("vectors", chosen).NEEDS_GATE:
+        queries, asked = probe_queries(space, clips.vectors, seed)
+        index, recall = _proved(index, clips.vectors, queries)
+    name = None
+    if recall is None or recall >= GATE:
+        meta = _meta(space, chosen, n, recall, asked, time.monotonic() - began)
+        total = sums(clips.vectors)
+        make_durable(folder)  # before CURRENT can name it
+        name = _generations.finish(folder, folder.parent, index, total, meta)
+    return Built(name, chosen, n, time.monotonic() - began, recall, asked)
 
 
 def roll_back(store: Store, space: Space) -> str:

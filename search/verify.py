@@ -35,7 +35,7 @@ def _troubles(snapshot: Snapshot, space: Space, folder: Path) -> Iterator[str]:
         if altered := _generations.altered_files(folder):
             yield f"{', '.join(altered)} is not what was built"
         generation = _generations.open_generation(folder)
-    except (StoreDamaged, OSError, ValueError, KeyError) as error:
+    except (StoreDamaged, OSError, ValueError, KeyError, TypeError) as error:
         yield str(error)
         return
     if differing := _differing(snapshot, space, generation):

@@ -18,7 +18,7 @@ ALLOWED = {
     "__init__": {"api"},
     "api": {"schema", "indexer", "search", *GROUND},
     "errors": set(),
-    "config": set(),
+    "config": {"errors"},
     "plugins": {"errors"},
     "schema": {"errors"},
     "pixels": {"schema"},

@@ -40,7 +40,8 @@ def test_every_choice_keeps_the_contract_of_its_seam() -> None:
     assert all(hasattr(family, "build") for family in searchable)
     assert all(hasattr(load("vectors", name), "build") for name in available("vectors"))
     formats = [load("export", name) for name in available("export")]
-    assert all(any(hasattr(module, part) for part in ("to_text", "write", "to_file", "to_timeline", "cut")) for module in formats)
+    abilities = ("to_text", "write", "to_file", "to_timeline", "cut")
+    assert all(any(hasattr(module, part) for part in abilities) for module in formats)
 
 
 def test_every_encoder_belongs_to_the_family_whose_file_names_it() -> None:

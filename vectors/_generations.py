@@ -76,9 +76,7 @@ def open_current(folder: Path) -> tuple[Generation | None, str]:
 def open_generation(folder: Path) -> Generation:
     """Map a generation into memory, after a look at its sizes and heads. Raises StoreDamaged."""
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if meta["format"] != FORMAT:
-            raise ValueError(f"it is of format {meta['format']}")
+        meta = _read_meta(folder)
         for name, facts in meta["files"].items():
             if _head_facts(folder / name) != (facts["size_bytes"], facts["head_sha256"]):
                 raise ValueError(f"{name} is not what was built")
@@ -97,7 +95,7 @@ def open_generation(folder: Path) -> Generation:
 
 def altered_files(folder: Path) -> list[str]:
     """Files of a generation that are not, to the last byte, what was built. Raises OSError, ValueError, KeyError."""
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta = _read_meta(folder)
     return [name for name, facts in meta["files"].items() if _sha256(folder / name) != facts["sha256"]]
 
 
@@ -121,7 +119,7 @@ def finish(folder: Path, parent: Path, index: Index, sums: np.ndarray, meta: dic
         size, head = _head_facts(path)
         files[path.name] = {"size_bytes": size, "head_sha256": head, "sha256": _sha256(path)}
     full = {"format": FORMAT, **meta, "settings": index.settings, "files": files}
-    write_atomically(folder / "meta.json", json.dumps(full, indent=1).encode())
+    write_atomically(folder / "meta.json", json.dumps(full | {"sha256": _digest(full)}, indent=1).encode())
     last = max((int(name[1:]) for name in names(parent)), default=0)
     name = f"g{last + 1:06d}"
     folder.rename(parent / name)
@@ -135,6 +133,20 @@ def switch(parent: Path, name: str) -> None:
     others = [other for other in names(parent) if other != name]
     for old in others[: max(0, len(others) - (_KEPT - 1))]:
         shutil.rmtree(parent / old, ignore_errors=True)
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    """Raises OSError, ValueError, KeyError, TypeError."""
+    meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    if meta.pop("sha256") != _digest(meta):
+        raise ValueError("meta.json is not what was written")
+    if meta["format"] != FORMAT:
+        raise ValueError(f"it is of format {meta['format']}")
+    return meta
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _head_facts(path: Path) -> tuple[int, str]:
