@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Lock
 
 import numpy as np
@@ -15,18 +16,32 @@ from vidx.search.collection import Collection, open_collection
 class Reader:
     """Searches see what was committed when the reader was opened or last refreshed. Safe for any number of threads.
 
-    A search waits for nobody: it works on the collection there is, and `refresh` puts the next one in its place.
+    A search waits for nobody: it works on the collection there is, and `refresh` puts the next one in its place. With
+    `gpu` the index is held in the memory of the first GPU, where searches without a filter take turns.
     """
 
-    def __init__(self, store: Store, space: Space) -> None:
-        self._store, self._space = store, space
+    def __init__(self, store: Store, space: Space, *, gpu: bool = False) -> None:
+        """Raises StoreDamaged; VidxError where `gpu` is asked for and can't be had."""
+        self._store, self._space, self._gpu = store, space, gpu
         self._refreshing = Lock()
-        self.collection: Collection = open_collection(Snapshot(store), space)
+        self.collection: Collection = self._placed(open_collection(Snapshot(store), space))
 
     def refresh(self) -> None:
         """See what was committed since; what is known already is not read again. Raises StoreDamaged."""
         with self._refreshing:
-            self.collection = open_collection(Snapshot(self._store), self._space, self.collection)
+            self.collection = self._placed(open_collection(Snapshot(self._store), self._space, self.collection))
+
+    def _placed(self, collection: Collection) -> Collection:
+        """With its index where searches are to run."""
+        generation = collection.generation
+        if not self._gpu or generation is None:
+            return collection
+        from vidx.vectors._gpu import GpuFlatIndex, on_gpu
+
+        if isinstance(generation.index, GpuFlatIndex):
+            return collection
+        index = on_gpu(generation.index, generation.clips.vectors)
+        return replace(collection, generation=replace(generation, index=index))
 
     def retrieve(self, vector: np.ndarray, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The k best clips for a unit vector float32 (dim,): cosines float32 (m,) and clip ids int64 (m,).

@@ -18,8 +18,8 @@ from vidx.vectors._selection import Selection, each, read_mapped
 
 NEEDS_GATE = False
 
-_CANDIDATES = 4  # times k, to begin with
-_ROUNDING = 2.0**-11 + 1e-5  # half precision, and room for the order of single-precision sums
+CANDIDATES = 4  # times k, to begin with
+ROUNDING = 2.0**-11 + 1e-5  # half precision, and room for the order of single-precision sums
 _BLOCK_ROWS = 65_536
 
 
@@ -57,10 +57,10 @@ class FlatIndex:
         if selection.is_small:
             return best_of(self._vectors, query, k, selection.rows)
         parameters = faiss.SearchParameters(sel=selection.selector) if selection.selector else None
-        wanted = _CANDIDATES * k
+        wanted = CANDIDATES * k
         while True:
             [coarse], [rows] = self._codes.search(query[None], min(wanted, selection.n), params=parameters)
             exact, best = best_of(self._vectors, query, k, rows)
-            if wanted >= selection.n or exact[-1] > coarse[-1] + _ROUNDING:
+            if wanted >= selection.n or exact[-1] > coarse[-1] + ROUNDING:
                 return exact, best
             wanted *= 2
