@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from vidx.schema.store import Store
@@ -40,6 +41,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """The quick round does not import what it would not run."""
     quick = config.getoption("markexpr") == "not slow"
     return True if quick and collection_path.name in _OF_NETWORKS else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The quick round tries fewer examples of each property."""
+    settings.register_profile("quick", max_examples=20)
+    if config.getoption("markexpr") == "not slow":
+        settings.load_profile("quick")
 
 
 def flat_grey(number: int, size: tuple[int, int]) -> np.ndarray:

@@ -200,6 +200,7 @@ def test_an_empty_query_is_one_line(vidx: Vidx, store: Store, text: str) -> None
     check_one_error(vidx("search", text, "--store", store.path), 2, "the query is empty")
 
 
+@pytest.mark.slow
 def test_a_damaged_store_is_one_line(vidx: Vidx, store: Store) -> None:
     (store.path / "store.json").write_text("{")
     for command in (["search", "a cat"], ["status"]):
@@ -389,6 +390,7 @@ def test_status_of_an_empty_store_is_all_zeros(vidx: Vidx, store: Store) -> None
     assert facts["clips"] == {}
 
 
+@pytest.mark.slow
 def test_the_encoders_are_listed_with_what_decides_between_them(vidx: Vidx) -> None:
     run = vidx("encoders", "--json")
     assert (run.returncode, run.stderr) == (0, "")
@@ -408,6 +410,7 @@ def test_the_encoders_are_listed_with_what_decides_between_them(vidx: Vidx) -> N
     assert "116 MB   384 dim" in line
 
 
+@pytest.mark.slow
 def test_weights_that_can_not_be_fetched_are_one_line(vidx: Vidx, tmp_path: Path) -> None:
     for arguments in (["encoders", "fetch", "xclip-base-patch32"], ["encoders", "fetch", "actionclip-vitb32-8f"]):
         run = vidx(*arguments, env={**os.environ, "VIDX_WEIGHTS": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)})
@@ -490,6 +493,7 @@ def test_words_that_are_no_text_are_one_line(vidx: Vidx, indexed_store: Path) ->
     assert "unexpected" not in run.stderr
 
 
+@pytest.mark.slow
 def test_an_error_can_be_printed_where_the_terminal_knows_only_ascii(vidx: Vidx, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
     run = vidx("index", tmp_path / "Müller", "--store", tmp_path / "store", env=environment)

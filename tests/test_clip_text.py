@@ -103,6 +103,7 @@ def test_text_features_are_those_of_the_original(name: str) -> None:
     assert_close(features, stored["output.text_features"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_features_are_those_of_open_clip(activation: str) -> None:
     import torch

@@ -147,6 +147,7 @@ def test_classes_are_embedded_as_the_paper_says(conse: ConSE) -> None:
         np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @needs_weights
 def test_embedded_classes_have_length_one_whatever_their_probabilities(conse: ConSE) -> None:
     certain = np.zeros((1, 1000), np.float32)
@@ -224,6 +225,7 @@ def flipped(file: WeightsFile, folder: Path) -> WeightsFile:
     return replace(file, path=copy)
 
 
+@pytest.mark.slow
 @needs_weights
 @pytest.mark.parametrize("file", SPEC.weights, ids=["image", "text", "tokenizer"])
 def test_every_weights_file_is_what_it_should_be_and_one_flipped_bit_is_noticed(

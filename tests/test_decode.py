@@ -284,6 +284,7 @@ def test_a_crash_of_any_kind_costs_one_file(clip_file, options, plug_in, tmp_pat
     assert {end.outcome.versions.get("naughty") for end in answers if isinstance(end, Ended)} == {"7", None}
 
 
+@pytest.mark.slow
 def test_what_kills_one_decoder_is_tried_once_with_the_next(clip_file, options, plug_in, tmp_path):
     wanted = jobs_named(tmp_path, clip_file, "segfault_1.mp4", "memory_2.mp4", "ok_3.mp4")
     answers = list(decode(iter(wanted), options(decoders=(plug_in, "pyav"))))
@@ -347,6 +348,7 @@ def test_a_job_starts_anew_where_its_clips_would_not_be_made_the_same(changes, c
     assert (opened.skipped, len(clips)) == (0, 3)
 
 
+@pytest.mark.slow
 def test_a_job_that_meets_damage_after_it_resumed_is_decoded_in_one_go(make_video, options, tmp_path):
     path = make_video(tmp_path / "long.mp4", n_frames=100, gop=10, draw=noise)
     with av.open(str(path)) as container:
@@ -368,6 +370,7 @@ def noise(number: int, size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
 
 
+@pytest.mark.slow
 @on_linux
 def test_a_child_killed_from_outside_costs_one_file(make_video, clip_file, options, tmp_path):
     long = make_video(tmp_path / "long.mp4", n_frames=600)
@@ -484,6 +487,7 @@ with open(os.devnull, "wb") as log:
 """
 
 
+@pytest.mark.slow
 @on_linux
 def test_a_child_that_loops_dies_with_its_parent(clip_file, plug_in, tmp_path):
     (wanted,) = jobs_named(tmp_path, clip_file, "loop_1.mp4")

@@ -92,6 +92,7 @@ def test_frames_come_upright_and_the_facts_say_how(rotation: int, make_video: Ma
     assert np.abs(pictures[0] - pictures[1]).mean() < _SAME_PICTURE
 
 
+@pytest.mark.slow
 def test_a_picture_far_larger_than_needed_is_shrunk_as_it_is_decoded(make_video: MakeVideo, tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", n_frames=2, size=(4096, 2304), options={"preset": "ultrafast"})
     video = decord.open_video(os.fsencode(path))
@@ -236,6 +237,7 @@ def test_a_lost_frame_shows_in_the_count_and_nothing_is_trusted(
         whole_ticks(decord.open_video(os.fsencode(path)))
 
 
+@pytest.mark.slow
 def test_damage_that_decord_conceals_is_told(make_video: MakeVideo, tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", size=(320, 240), options={"bf": "0", "x264-params": "cabac=1"}, draw=noise)
     with av.open(str(path)) as container:

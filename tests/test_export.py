@@ -272,6 +272,7 @@ def test_hits_come_back_from_parquet(hits: list[Hit]) -> None:
     assert [Hit(**row) for row in stored.to_pylist()] == hits
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first example loads libraries
 @given(st.lists(HITS, max_size=5))
 def test_hits_come_back_from_csv(hits: list[Hit]) -> None:

@@ -50,6 +50,7 @@ def origins(crops: np.ndarray) -> list[tuple[int, int]]:
     return [(int(crop[0, 0, 0]), int(crop[0, 0, 1])) for crop in crops]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["preprocess-landscape", "preprocess-portrait"])
 def test_every_view_is_that_of_the_original_code(shared: Path, name: str) -> None:
     from vidx.encoders._reference import compare
@@ -74,6 +75,7 @@ def test_half_the_size_is_the_mean_of_four_pixels_as_opencv_rounds_it(width: int
     assert np.array_equal(resize_opencv(picture, width, height), (four + 2) // 4)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(width=SIDES, height=SIDES, short=st.integers(8, 90), data=st.data())
 def test_pil_filters_are_torchvisions_resize_and_centre_crop(

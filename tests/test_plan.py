@@ -66,6 +66,7 @@ def test_clips_are_in_order_and_inside_the_video(video, wanted):
     assert all(first_s - _NEAR_S <= clip.start_s < clip.end_s <= end_s + _NEAR_S for clip in clips)
 
 
+@pytest.mark.slow
 @given(timelines(), windows())
 def test_every_frame_start_is_in_a_clip_unless_the_stride_leaves_gaps(video, wanted):
     assume(wanted.stride_s <= wanted.clip_s)

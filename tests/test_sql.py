@@ -19,8 +19,10 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from pyarrow import parquet
 
+from vidx import cli
 from vidx.errors import InputError
 from vidx.schema import tables
 from vidx.schema.records import Preprocess
@@ -83,6 +85,13 @@ def rows(store: Path, query: str, cells: str = "values") -> list[dict[str, Any]]
 def asked(vidx: Vidx, store: Path, query: str, *options: Any, **settings: Any) -> str:
     run = vidx("sql", query, "--store", store, *options, **settings)
     assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout
+
+
+def printed(store: Path, query: str, *options: Any) -> str:
+    """What the command prints, here in this process."""
+    run = CliRunner().invoke(cli.vidx, ["sql", query, "--store", str(store), *map(str, options)])
+    assert (run.exit_code, run.stderr) == (0, "")
     return run.stdout
 
 
@@ -170,31 +179,30 @@ def test_a_query_loads_neither_pandas_nor_models(filled: Path) -> None:
     assert run.stderr == "[]\n"
 
 
-def test_a_table_shows_what_plays_tricks_on_a_terminal_as_escapes(vidx: Vidx, filled: Path) -> None:
-    text = asked(vidx, filled, "SELECT path FROM files WHERE video_id = 'dogs'")
+def test_a_table_shows_what_plays_tricks_on_a_terminal_as_escapes(filled: Path) -> None:
+    text = printed(filled, "SELECT path FROM files WHERE video_id = 'dogs'")
     assert text.splitlines() == ["path", r'/a/two\nlines, "quoted", \x1b[31mred.mp4']
 
 
-@pytest.mark.slow
-def test_a_table_abbreviates_long_lists_and_pictures_and_never_paths(vidx: Vidx, filled: Path) -> None:
-    text = asked(vidx, filled, "SELECT vector, range(5) AS short, frame_pts FROM clips WHERE start_s = 0 LIMIT 1")
+def test_a_table_abbreviates_long_lists_and_pictures_and_never_paths(filled: Path) -> None:
+    text = printed(filled, "SELECT vector, range(5) AS short, frame_pts FROM clips WHERE start_s = 0 LIMIT 1")
     assert text.splitlines()[1] == "[1.0,0.0,0.0,0.0]  [0, 1, 2, … 5 in all]  [0, 1, 2, … 8 in all]"
-    assert asked(vidx, filled, "SELECT image FROM thumbnails LIMIT 1").splitlines()[1] == "1024 bytes"
-    assert asked(vidx, filled, "SELECT repeat('x', 4000) AS path").splitlines()[1] == "x" * 4000
+    assert printed(filled, "SELECT image FROM thumbnails LIMIT 1").splitlines()[1] == "1024 bytes"
+    assert printed(filled, "SELECT repeat('x', 4000) AS path").splitlines()[1] == "x" * 4000
 
 
-def test_a_table_has_numbers_to_the_right_and_a_head_even_without_rows(vidx: Vidx, filled: Path) -> None:
+def test_a_table_has_numbers_to_the_right_and_a_head_even_without_rows(filled: Path) -> None:
     query = "SELECT 'a' AS name, 1 AS n UNION ALL SELECT 'Müller 日本', 100 UNION ALL SELECT NULL, NULL ORDER BY n"
-    lines = asked(vidx, filled, query).splitlines()
+    lines = printed(filled, query).splitlines()
     assert lines == ["name            n", "a               1", "Müller 日本   100", "NULL         NULL"]
-    assert asked(vidx, filled, "SELECT path, size FROM files WHERE false") == "path  size\n"
+    assert printed(filled, "SELECT path, size FROM files WHERE false") == "path  size\n"
 
 
-def test_json_is_one_object_a_line_and_gives_back_any_value(vidx: Vidx, filled: Path) -> None:
+def test_json_is_one_object_a_line_and_gives_back_any_value(filled: Path) -> None:
     query = """SELECT path, width, vector, indexed_at, NULL AS nothing, 'nan'::FLOAT AS nan, {'a': [1.5, NULL]} AS deep,
         12345678901234567890::HUGEINT AS huge, has_audio FROM files JOIN videos USING (video_id)
         JOIN newest USING (video_id) JOIN clips USING (video_id, space) WHERE video_id = 'dogs' ORDER BY clip_id"""
-    lines = asked(vidx, filled, query, "--format", "json").splitlines()
+    lines = printed(filled, query, "--format", "json").splitlines()
     assert len(lines) == 2
     first = json.loads(lines[0], parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
     assert first == {
@@ -222,10 +230,9 @@ def test_csv_is_as_rfc_4180_has_it(vidx: Vidx, filled: Path) -> None:
     assert first == [f"/a/{TRICKY}", "", "", "[1.0,0.0,0.0,0.0]", "1.5"]
 
 
-def test_parquet_keeps_the_types(vidx: Vidx, filled: Path, tmp_path: Path) -> None:
+def test_parquet_keeps_the_types(filled: Path, tmp_path: Path) -> None:
     assert (
-        asked(
-            vidx,
+        printed(
             filled,
             "SELECT vector, indexed_at, clip_id FROM clips JOIN newest USING (video_id, space)",
             "-o",
@@ -239,6 +246,7 @@ def test_parquet_keeps_the_types(vidx: Vidx, filled: Path, tmp_path: Path) -> No
     assert table.num_rows == 6
 
 
+@pytest.mark.slow
 def test_parquet_can_go_through_a_pipe_and_not_to_a_terminal(filled: Path, tmp_path: Path) -> None:
     command = [Path(sys.executable).with_name("vidx"), "sql", "FROM files", "--format", "parquet", "--store", filled]
     piped = subprocess.run(command, capture_output=True)

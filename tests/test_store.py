@@ -331,6 +331,7 @@ def test_compaction_drops_what_no_longer_counts_and_what_can_be_resumed_stays(st
     assert read_unfinished(store.path) == [resumable]
 
 
+@pytest.mark.slow
 def test_a_reader_that_began_before_compaction_still_reads_its_snapshot(store: Store) -> None:
     with writing(store) as opened:
         opened.add_space(SPACE)

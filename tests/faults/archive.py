@@ -80,11 +80,11 @@ def _with_chunks_moved(boxes: bytes, by: int) -> bytes:
 def many_videos(make_video: MakeVideo, folder: Path) -> dict[str, str]:
     """Fill a folder and tell the state in which the first run has to leave each entry, by name.
 
-    24 videos of one to three clips, two of 60, copies, one cut, one broken, what is no video, and a hidden file.
+    12 videos of one to three clips, two of 60, copies, one cut, one broken, what is no video, and a hidden file.
     """
     folder.mkdir()
     states = {}
-    for number in range(24):
+    for number in range(12):
         name = f"v{number:02}.{'mkv' if number % 2 else 'mp4'}"
         tiled_video(make_video, folder / name, seed=number, n_clips=1 + number % 3)
         states[name] = "indexed"

@@ -12,16 +12,18 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from vidx.tests.faults import forked_child, primitives
-from vidx.tests.faults.often import commit_every
+from vidx.tests.faults.often import commit_every, without_pandas
 from vidx.tests.faults.primitives import Fault
 
 _PRELOADED = (
     "av",
     "duckdb",
+    "numpy.ma",  # which DuckDB loads to look at an Arrow table
     "vidx.cli",
     "vidx.console",
     "vidx.decoders.pyav",
@@ -30,8 +32,7 @@ _PRELOADED = (
     "vidx.schema.snapshot",
     "vidx.search.run",
     "vidx.search.status",
-    "importlib.metadata",
-    "pandas",  # which DuckDB loads to look at an Arrow table
+    "vidx.vectors.flat",
     "tiny_encoder",
 )
 
@@ -77,8 +78,11 @@ class ForkServer:
 def serve() -> None:
     """Answer requests until standard input ends."""
     primitives.wrap()
+    without_pandas()
     for name in _PRELOADED:
         __import__(name)
+    plugins = metadata.entry_points()
+    metadata.entry_points = plugins.select  # type: ignore[assignment]  # every command would read them anew
     for line in sys.stdin:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(_answer(json.loads(line), Path(folder))), flush=True)

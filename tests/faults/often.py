@@ -6,6 +6,18 @@ python -m vidx.tests.faults.often SECONDS index FOLDER ...
 from __future__ import annotations
 
 import sys
+from importlib.abc import MetaPathFinder
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas'", name=name)
+
+
+def without_pandas() -> None:
+    """Be as where vidx is installed alone; DuckDB would load it, which takes longer than a short run."""
+    sys.meta_path.insert(0, _NoPandas())
 
 
 def commit_every(seconds: float) -> None:
@@ -25,5 +37,6 @@ def often(seconds: float, command: list[str]) -> list[str]:
 if __name__ == "__main__":
     from vidx.cli import main
 
+    without_pandas()
     commit_every(float(sys.argv.pop(1)))
     main()
