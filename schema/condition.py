@@ -23,11 +23,16 @@ SELECT f.path, f.root, f.size AS size_bytes, make_timestamp(f.mtime_ns // 1000) 
     f.state AS file_state, c.video_id, v.container, v.codec, v.pixel_format, v.width, v.height, v.rotation,
     v.frame_rate, v.n_frames, v.duration_s, v.has_audio, v.timecode, v.created_at, c.clip_id, c.start_s, c.end_s,
     n.state, n.reason, n.indexed_at, {recorded_at} AS recorded_at,
-    {recorded_at} + to_microseconds((c.start_s * 1e6)::BIGINT) AS clip_at
+    {recorded_at} + to_microseconds((c.start_s * 1e6)::BIGINT) AS clip_at, {label} AS label,
+    {probability} AS probability
 FROM {clips} c JOIN files f ON f.video_id = c.video_id
 JOIN newest n ON n.video_id = c.video_id AND n.space = '{space}'
-LEFT JOIN videos v ON v.video_id = c.video_id
+LEFT JOIN videos v ON v.video_id = c.video_id {tags}
 """
+# A clip has a row for each tag that overlaps it; those of whole videos have no times.
+_TAGS = """LEFT JOIN tags t ON t.tag_set = $vidx_tag_set AND t.video_id = c.video_id
+    AND coalesce(t.start_s < c.end_s AND t.end_s > c.start_s, true)"""
+_OF_TAGS = {"label", "probability"}
 # What a camera writes, unless it had no clock: containers count from 1904 or 1970.
 _RECORDED_AT = """
 coalesce(CASE WHEN try_cast(v.created_at AS TIMESTAMPTZ) > TIMESTAMPTZ '1970-01-02 00:00:00+00'
@@ -49,35 +54,53 @@ def matching_clips(
     condition: str | None,
     after: datetime | None = None,
     before: datetime | None = None,
+    tag_set: str | None = None,
 ) -> np.ndarray:
     """Ascending ids int64 (n,) of the live clips of a space for which a condition over COLUMNS holds.
 
-    And which were recorded from `after` on and before `before`. A content at several paths has a row for each, and one
-    that holds is enough. Raises InputError.
+    And which were recorded from `after` on and before `before`. There is a row for each path of the content, and each
+    tag of the set that overlaps the clip; one that holds is enough. Raises InputError.
     """
-    if condition is not None:
-        _check(snapshot, readable(condition))
-    times = {name: time for name, time in (("after", after), ("before", before)) if time is not None}
-    recorded = [f"clip_at {'>=' if name == 'after' else '<'} $vidx_{name}" for name in times]
-    row = _ROW.format(clips=snapshot.clips(space), space=space, recorded_at=_RECORDED_AT)
+    named = _check(snapshot, readable(condition)) if condition is not None else set()
+    parameters: dict[str, Any] = {"vidx_after": after, "vidx_before": before}
+    parameters = {name: time for name, time in parameters.items() if time is not None}
+    recorded = [f"clip_at {'>=' if name == 'vidx_after' else '<'} ${name}" for name in parameters]
+    columns = {"label": "NULL::VARCHAR", "probability": "NULL::FLOAT", "tags": ""}
+    if named & _OF_TAGS:
+        columns = {"label": "t.label", "probability": "t.probability", "tags": _TAGS}
+        parameters["vidx_tag_set"] = _settled_tag_set(snapshot, tag_set)
+    row = _ROW.format(clips=snapshot.clips(space), space=space, recorded_at=_RECORDED_AT, **columns)
     clips = f"SELECT * FROM ({row}) WHERE {' AND '.join(recorded) or 'true'}"
     # The condition comes last, where whatever it may end in has nothing to swallow.
     query = f"SELECT DISTINCT clip_id FROM ({clips}) AS clip WHERE {'true' if condition is None else condition}"
     with told(_wrong):
-        found = snapshot.select(query, {f"vidx_{name}": time for name, time in times.items()}).to_arrow_table()
+        found = snapshot.select(query, parameters).to_arrow_table()
     ids: np.ndarray = np.sort(np.from_dlpack(found["clip_id"].combine_chunks()))
     return ids
 
 
-def _check(snapshot: Snapshot, condition: str) -> None:
-    """Refuse whatever is more than an expression over COLUMNS. Raises InputError."""
+def _settled_tag_set(snapshot: Snapshot, asked: str | None) -> str:
+    """The set of tags asked for, else the newest. Raises InputError where there is none."""
+    known = snapshot.store.tag_sets()
+    if asked is not None and asked not in known:
+        raise InputError(f"no set of tags called {asked!r}", hint=f"there are: {', '.join(known) or 'none'}")
+    chosen = asked or snapshot.newest_tag_set()
+    if chosen is None:
+        raise InputError("--where names a label, and there are no tags yet", hint="leave out label and probability")
+    return chosen
+
+
+def _check(snapshot: Snapshot, condition: str) -> set[str]:
+    """The columns that a condition names. Raises InputError for whatever is more than an expression over COLUMNS."""
     if not condition.strip():
         raise _wrong("it is empty")
     [expected] = _statements(snapshot, "true")
     statements = _statements(snapshot, condition)
     tree = statements[0]["node"].get("where_clause")
-    functions = set()
+    functions, columns = set(), set()
     for node in _nodes(tree):
+        if node["class"] == "COLUMN_REF":
+            columns.add(node["column_names"][-1].lower())
         if refusal := _refusal(node):
             raise _wrong(refusal)
         if node["class"] == "FUNCTION" and not node["is_operator"]:
@@ -86,6 +109,7 @@ def _check(snapshot: Snapshot, condition: str) -> None:
         raise _wrong(_ONE_EXPRESSION)
     if functions and (unfit := snapshot.rows(_UNFIT, {"names": sorted(functions)})):
         raise _wrong(f"the function {unfit[0][0]} can't be used here")
+    return columns
 
 
 def _statements(snapshot: Snapshot, condition: str) -> list[dict[str, Any]]:

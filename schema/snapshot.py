@@ -28,7 +28,7 @@ _PIN_ORDER = ("files", "indexed", "videos")  # reverse of the write order; clips
 
 
 class Snapshot:
-    """SQL over one moment of a store. Views: files, videos, indexed, newest, runs, thumbnails; `clips(space)` by name.
+    """SQL over one moment of a store. Views: files, videos, indexed, newest, runs, thumbnails, tags; `clips(space)`.
 
     Not safe for several threads at once; snapshots are cheap, take one each.
     """
@@ -36,6 +36,7 @@ class Snapshot:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._spaces = store.spaces()
+        self._tag_sets = store.tag_sets()
         self._tables: dict[str, DeltaTable] = {}
         for _ in range(_PIN_TRIES):
             self._pin_all()
@@ -50,7 +51,7 @@ class Snapshot:
             self._pin(name)
         for space in self._spaces:
             self._pin(f"clips/{space}")
-        for name in ("thumbnails", "runs"):
+        for name in ("thumbnails", "runs", *(f"tags/{tag_set}" for tag_set in self._tag_sets)):
             self._pin(name)
 
     def _pin(self, name: str) -> None:
@@ -76,6 +77,10 @@ class Snapshot:
         db.execute("CREATE SCHEMA stored")
         for number, space in enumerate(self._spaces):
             self._define(db, f"clips/{space}", f"stored.clips_{number}", tables.CLIPS)
+        for number, tag_set in enumerate(self._tag_sets):
+            self._define(db, f"tags/{tag_set}", f"stored.tags_{number}", tables.TAGS)
+        each = [f"SELECT * FROM stored.tags_{number}" for number in range(len(self._tag_sets))]
+        db.execute(f"CREATE VIEW tags AS {' UNION ALL '.join(each) or _no_rows(tables.TAGS)}")
         db.execute(_NEWEST)
         return db
 
@@ -86,6 +91,11 @@ class Snapshot:
             listed = ", ".join(_quoted(unquote(uri.removeprefix("file://"))) for uri in uris)
             source += f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name = true)"
         db.execute(f"CREATE VIEW {view} AS {source}")
+
+    def newest_tag_set(self) -> str | None:
+        """The set of tags that was written to last, None where there is none."""
+        written = {name: self._tables[f"tags/{name}"].history(1)[0]["timestamp"] for name in self._tag_sets}
+        return max(written, key=lambda name: (written[name], name), default=None)
 
     def versions(self) -> dict[str, int]:
         """The pinned Delta version of each table."""

@@ -27,6 +27,7 @@ VIEWS = {
     "clips": ["space", *tables.CLIPS.names],
     "thumbnails": tables.THUMBNAILS.names,
     "runs": tables.RUNS.names,
+    "tags": tables.TAGS.names,
 }
 _BATCH_ROWS = 10_000  # with a vector in each, as JSON, some 80 MB
 _SHOWN_ITEMS = 3  # of a long list

@@ -102,7 +102,8 @@ class Store:
     def find_space(self, name: str) -> Space:
         """The space of that name, or the only one of that encoder. Raises InputError, naming those there are."""
         spaces = [self.space(known) for known in self.spaces()]
-        found = [space for space in spaces if name in (space.name, space.encoder)]
+        known_as = (name, name.removeprefix("microsoft/"))  # X-CLIP's may be named as on Hugging Face
+        found = [space for space in spaces if space.name == name or space.encoder in known_as]
         if len(found) == 1:
             return found[0]
         known = ", ".join(f"{space.name} (of {space.encoder})" for space in found or spaces) or "none yet"
@@ -112,6 +113,10 @@ class Store:
             f"nothing in {self.path} was indexed with {name}",
             hint=f"`vidx index FOLDER --encoder {name}` does it; there is: {known}",
         )
+
+    def tag_sets(self) -> list[str]:
+        """Names of the sets of tags, in alphabetical order."""
+        return sorted(log.parent.name for log in (self.path / "tags").glob("*/_delta_log"))
 
     def spaces(self) -> list[str]:
         """Names of all spaces that anything was indexed in."""

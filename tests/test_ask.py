@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deltalake import write_deltalake
 
 from vidx.config import SearchOptions
+from vidx.errors import InputError
 from vidx.schema import tables
 from vidx.schema.condition import matching_clips
 from vidx.schema.records import Hit
@@ -119,3 +121,45 @@ def test_clips_are_chosen_by_when_they_were_recorded(
 def test_a_condition_may_ask_for_the_time_of_day(camera: Archive) -> None:
     ids = matching_clips(Snapshot(camera.store), SPACE.name, "hour(clip_at) = 8")
     assert sorted(ids) == camera.ids["morning"]
+
+
+def tag(archive: Archive, tag_set: str, rows: list[tuple[str, float | None, float | None, str, float]]) -> None:
+    """Write tags of videos as (video, start, end, label, probability)."""
+    path = archive.store.path / "tags" / tag_set
+    tables.create_table(path, tables.TAGS)
+    names = ("video_id", "start_s", "end_s", "label", "probability")
+    made = [
+        dict.fromkeys(tables.TAGS.names) | dict(zip(names, row, strict=True)) | {"tag_set": tag_set} for row in rows
+    ]
+    write_deltalake(tables.open_table(path), tables.table(tables.TAGS, made), mode="append")
+
+
+def test_a_condition_may_ask_for_tags_that_overlap_the_clip(archive: Archive) -> None:
+    tag(archive, "older", [("a", 0.0, 10.0, "jumping", 0.5)])
+    stairs = "climbing stairs"
+    tag(
+        archive,
+        "newer",
+        [("b", 15.0, 30.0, stairs, 0.9), ("b", 30.0, 40.0, stairs, 0.2), ("c", None, None, stairs, 0.95)],
+    )
+
+    def ids(condition: str, tag_set: str | None = None) -> list[int]:
+        return list(matching_clips(Snapshot(archive.store), SPACE.name, condition, tag_set=tag_set))
+
+    assert ids("label = 'climbing stairs' AND probability > 0.8") == sorted([*archive.ids["b"][1:3], *archive.ids["c"]])
+    assert ids("label = 'climbing stairs' AND probability < 0.8") == [archive.ids["b"][3]]
+    assert ids("label = 'jumping'") == []
+    assert ids("label = 'jumping'", "older") == [archive.ids["a"][0]]
+    assert set(ids("label IS NULL")) == {
+        clip
+        for name, own in archive.ids.items()
+        for clip in own
+        if name != "c" and not (name == "b" and clip in own[1:4])
+    }
+    with pytest.raises(InputError, match="no set of tags called 'x'"):
+        ids("label = 'jumping'", "x")
+
+
+def test_without_tags_a_label_can_not_be_asked_for(archive: Archive) -> None:
+    with pytest.raises(InputError, match="there are no tags yet"):
+        matching_clips(Snapshot(archive.store), SPACE.name, "Label = 'x'")

@@ -158,7 +158,7 @@ def test_every_documented_column_is_there() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("column", [name for name in COLUMNS if name not in ("label", "probability")])
 def test_every_column_can_be_asked_for(archive: Archive, column: str) -> None:
     both = len(archive.matching(f"{column} IS NULL")) + len(archive.matching(f'"{column.upper()}" IS NOT NULL'))
     assert both >= len(archive.clips)
