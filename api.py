@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidx.config import IndexOptions, SearchOptions, default_store
+from vidx.errors import InputError
 from vidx.schema.records import Answer
+
+if TYPE_CHECKING:
+    from vidx.search.reader import Reader
+
+_Options = TypeVar("_Options", IndexOptions, SearchOptions)
 
 
 class Archive:
@@ -20,28 +29,48 @@ class Archive:
 
         Returns the account: how many files were indexed, linked, unchanged, failed, partial, no video, skipped or
         missing, and how many clips are new. A new store gets the encoder `conse` unless another is named: nothing is
-        downloaded.
+        downloaded. Raises VidxError.
         """
         from vidx.indexer.run import Done, check_encoder, index_archive
+        from vidx.indexer.walk import absolute_root, is_online, no_files
         from vidx.schema.store import Store
-        from vidx.search.query import settled_space
         from vidx.search.rebuild import keep_up
 
-        chosen = IndexOptions(**options)
-        check_encoder(self.path, chosen)
+        root, chosen = absolute_root(_path("folder", folder)), _options(IndexOptions, options)
+        if not self.path.exists() and not is_online(root):  # which must not leave an empty store behind
+            raise no_files(root)
+        space = check_encoder(self.path, chosen)
         store = Store.create(self.path)
-        for event in index_archive(Path(folder), store, chosen):
+        for event in index_archive(root, store, chosen):
             if isinstance(event, Done):
-                keep_up(store, settled_space(store, chosen.encoder), lambda _: None)
+                keep_up(store, space, lambda _: None)
                 return event.counts
         raise AssertionError("an index run ends with its account")
 
     def search(self, *texts: str, **options: Any) -> Answer:
-        """Find moments by words, by `like` examples, or by both; options are the fields of SearchOptions."""
+        """Find moments by words, by `like` examples, or by both; options are the fields of SearchOptions.
+
+        Raises VidxError.
+        """
         from vidx.schema.store import Store
         from vidx.search.run import search
 
-        return search(Store.open(self.path), texts, SearchOptions(**options))
+        if strange := [text for text in texts if not isinstance(text, str)]:
+            raise InputError(f"{strange[0]!r} is no text to look for", hint="files to search by are `like`")
+        chosen = _options(SearchOptions, options)
+        return search(Store.open(self.path), texts, chosen)
+
+    def reader(self, encoder: str | None = None, *, gpu: bool = False) -> Reader:
+        """The vectors of an encoder's space, else of the store's, held open for programs that ask many times.
+
+        With `gpu` the index is held on the first GPU. Raises VidxError.
+        """
+        from vidx.schema.store import Store
+        from vidx.search.query import settled_space
+        from vidx.search.reader import Reader
+
+        store = Store.open(self.path)
+        return Reader(store, settled_space(store, encoder), gpu=gpu)
 
 
 def open_archive(path: str | Path | None = None) -> Archive:
@@ -49,4 +78,20 @@ def open_archive(path: str | Path | None = None) -> Archive:
 
     A store that is not there yet is made by the first `index`.
     """
-    return Archive(Path(path) if path is not None else default_store())
+    return Archive(_path("path", path) if path is not None else default_store())
+
+
+def _path(name: str, given: Any) -> Path:
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"{name} can't be {given!r}", hint="give a str or a Path")
+    return Path(given)
+
+
+def _options(kind: type[_Options], given: dict[str, Any]) -> _Options:
+    """Raises InputError for an option that there is not."""
+    known = [field.name for field in fields(kind)]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known) or known
+            raise InputError(f"there is no option {name!r}", hint=f"choose from: {', '.join(close)}")
+    return kind(**given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,15 +31,20 @@ def encoders(context: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"encoders": listed}))
         return
-    for encoder in listed:
-        marks = [*(["default"] if encoder["default"] else []), "here" if encoder["here"] else ""]
-        size = f"{encoder['megabytes']:6.0f} MB  {encoder['dim']:4} {'classes' if encoder['classifies'] else 'dim'}"
-        click.echo(
-            f"{encoder['name']:43} {' '.join(marks):12} {size}  {encoder['licence']:10}  {encoder['description']}"
-        )
+    for encoder in (encoder for encoder in listed if not encoder["classifies"]):
+        click.echo(_row(encoder))
     click.echo(
         f"{'clip:MODEL/PRETRAINED':43} {'':12} any model that open_clip names with its weights; the mean over frames"
     )
+    click.echo("classifiers, which tell their own classes and can't be searched with:")
+    for encoder in (encoder for encoder in listed if encoder["classifies"]):
+        click.echo(_row(encoder))
+
+
+def _row(encoder: dict[str, Any]) -> str:
+    marks = [*(["default"] if encoder["default"] else []), "here" if encoder["here"] else ""]
+    size = f"{encoder['megabytes']:6.0f} MB  {encoder['dim']:4} {'classes' if encoder['classifies'] else 'dim'}"
+    return f"{encoder['name']:43} {' '.join(marks):12} {size}  {encoder['licence']:10}  {encoder['description']}"
 
 
 def _listed() -> list[dict[str, Any]]:
@@ -112,7 +118,8 @@ def check(files: tuple[Path, ...], as_json: bool) -> int:
                 click.echo(_json_line(path, compared) if as_json else _line(path, compared))
         except VidxError as error:  # the other files can still be compared
             counts["failed"] += 1
-            click.echo(json.dumps({"file": str(path), "error": str(error)}) if as_json else f"{path.stem}: {error}")
+            refused = {"file": str(path), "error": str(error), "hint": error.hint}
+            click.echo(json.dumps(refused) if as_json else f"{path.stem}: {error}; {error.hint}")
     if as_json:
         click.echo(json.dumps(counts))
     else:
@@ -134,5 +141,7 @@ def _line(path: Path, compared: Compared) -> str:
 
 
 def _json_line(path: Path, compared: Compared) -> str:
-    difference = None if compared.not_compared else compared.difference
-    return json.dumps({"file": str(path), **asdict(compared), "difference": difference, "within": compared.within})
+    facts = {"file": str(path), **asdict(compared), "within": compared.within}
+    for name in ("difference", "tolerance"):
+        facts[name] = facts[name] if math.isfinite(facts[name]) else None  # JSON has no other numbers
+    return json.dumps(facts)

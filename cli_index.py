@@ -76,17 +76,17 @@ def index(
         raise InputError("--tier is of --rebuild-index", hint="give both")
     if roll_back_index:
         return _roll_back(path, chosen["encoder"])
-    counts = {"failed": 0, "partial": 0}
+    counts, space = {"failed": 0, "partial": 0}, chosen["encoder"]
     if folder is not None:
-        counts = _run(folder, path, IndexOptions(**chosen), offline, as_json)
+        counts, space = _run(folder, path, IndexOptions(**chosen), offline, as_json)
     elif not rebuild_index:
         raise InputError("nothing to index", hint="name a FOLDER, or give --rebuild-index")
-    _bring_index_up_to_date(path, chosen["encoder"], tier, anyway=rebuild_index)
+    _bring_index_up_to_date(path, space, tier, anyway=rebuild_index)
     return _STRICT if strict and counts["failed"] + counts["partial"] else 0
 
 
-def _run(folder: Path, path: Path, options: IndexOptions, offline: bool, as_json: bool) -> dict[str, int]:
-    """Index a folder; returns the account."""
+def _run(folder: Path, path: Path, options: IndexOptions, offline: bool, as_json: bool) -> tuple[dict[str, int], str]:
+    """Index a folder; returns the account, and the name of the space."""
     from vidx.console import print_events, show_progress
     from vidx.indexer.run import check_encoder, index_archive, is_new
     from vidx.indexer.walk import absolute_root, is_online, no_files
@@ -100,26 +100,28 @@ def _run(folder: Path, path: Path, options: IndexOptions, offline: bool, as_json
     if options.encoder is None and is_new(path):
         from vidx.encoders._fetch import default_encoder
 
+        if options.weights:
+            raise InputError("--weights for a new store needs its --encoder", hint="name the encoder they are of")
         tell = partial(click.echo, err=True)
         options = replace(options, encoder=default_encoder(tell, print_progress, offline=offline))
-    check_encoder(path, options)  # a run that can't be must not leave an empty store behind
+    space = check_encoder(path, options)  # a run that can't be must not leave an empty store behind
     events = index_archive(root, Store.create(path), options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is kept
     try:
-        return (print_events if as_json else show_progress)(events, root)
+        return (print_events if as_json else show_progress)(events, root), space.name
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; what was finished is kept", hint="run the same command again to go on"
         ) from None
 
 
-def _bring_index_up_to_date(path: Path, encoder: str | None, tier: str | None, *, anyway: bool) -> None:
+def _bring_index_up_to_date(path: Path, space_or_encoder: str | None, tier: str | None, *, anyway: bool) -> None:
     from vidx.schema.store import Store
     from vidx.search.query import settled_space
     from vidx.search.rebuild import keep_up, rebuild, told
 
     store = Store.open(path)
-    space = settled_space(store, encoder)
+    space = settled_space(store, space_or_encoder)
     tell = partial(click.echo, err=True)
     if anyway:
         tell(told(rebuild(store, space, tier=tier)))

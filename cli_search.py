@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--encoder", help="Search what this encoder, or space, indexed.  [default: the store's]")
 @click.option("--rerank", type=click.IntRange(0, 1000), default=0, help="Score the best N again from their frames.")
 @click.option("--where", metavar="SQL", help='Only clips for which this holds, as "duration_s > 60".')
+@click.option("--tag-set", metavar="NAME", help="Tags that label and probability are of in --where.  [default: newest]")
 @click.option("--after", metavar="DATE", callback=instant, help="Only clips recorded at or after this date and time.")
 @click.option("--before", metavar="DATE", callback=instant, help="Only clips recorded before this date and time.")
 @click.option(
@@ -144,7 +145,7 @@ def sql(query: str, store_path: Path | None, format_name: str | None, out: Path 
     """Run one SELECT over what the store holds.
 
     \b
-    Views: files, videos, indexed, newest, clips, thumbnails, runs.
+    Views: files, videos, indexed, newest, clips, thumbnails, runs, tags.
       vidx sql "SELECT path, duration_s FROM files JOIN videos USING (video_id)"
     """
     from vidx.export._choice import choose

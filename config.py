@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import datetime
+from numbers import Integral, Real
 from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from vidx.errors import InputError
+
+_SPAN_S = (0.1, 86400)  # of lengths of time that make sense
 
 CLIP_S = 10.0  # window length of a new video when the user names none
 STRIDE_S = 10.0
@@ -32,6 +39,21 @@ class IndexOptions:
     follow: bool = False  # links to folders that lead out of the root
     break_lock: bool = False  # take over a lock that another host left
 
+    def __post_init__(self) -> None:
+        _settle(self)
+        _check_ranges(
+            self,
+            clip_s=_SPAN_S,
+            stride_s=_SPAN_S,
+            stall_s=_SPAN_S,
+            batch_size=(1, 10_000),
+            workers=(1, 256),
+            memory_bytes=(2**30, 2**40),
+            commit_s=(0, 86400),
+            commit_clips=(1, 10_000_000),
+        )
+        _check_choice("decode", self.decode, "exact")
+
     @property
     def plan_is_asked(self) -> bool:
         """Whether the user named a window, so that videos planned differently are planned anew."""
@@ -53,9 +75,16 @@ class SearchOptions:
     encoder: str | None = None  # or the name of a space; None: the store's
     rerank: int = 0  # the best so many hits are decoded again and scored as the encoder's authors do
     where: str | None = None  # SQL condition over the columns of vidx.schema.condition; None: all clips
+    tag_set: str | None = None  # that label and probability are of in `where`; None: the one written to last
     like: tuple[str, ...] = ()  # files to search by, FILE or FILE@SECONDS
     unwanted: tuple[str, ...] = ()  # texts of what is not looked for
     thumbnails: bool = False  # a picture for each hit, as a contact sheet needs
+
+    def __post_init__(self) -> None:
+        _settle(self)
+        infinity = float("inf")  # which NaN does not reach
+        _check_ranges(self, k=(1, 10_000), rerank=(0, 1000), within_s=(0, 86400), min_score=(-infinity, infinity))
+        _check_choice("by", self.by, "moment", "clip", "video")
 
 
 def default_store() -> Path:
@@ -65,3 +94,48 @@ def default_store() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("vidx") / "store"
+
+
+def _settle(options: Any) -> None:
+    """Give every field its type, whoever made the options: a single text or path counts as a tuple of one.
+
+    Raises InputError.
+    """
+    for name, kind in get_type_hints(type(options)).items():
+        given = getattr(options, name)
+        try:
+            object.__setattr__(options, name, _as(kind, given))
+        except TypeError:
+            wanted = getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
+            raise InputError(f"{name} can't be {given!r}", hint=f"its type is {wanted}") from None
+    if options.encoder == "":
+        raise InputError("encoder can't be ''", hint="`vidx encoders` lists those there are")
+
+
+def _as(kind: Any, given: Any) -> Any:
+    """What was given as the type of a field. Raises TypeError."""
+    if NoneType in get_args(kind):
+        return None if given is None else _as(next(part for part in get_args(kind) if part is not NoneType), given)
+    if get_origin(kind) is tuple:
+        several = given if isinstance(given, list | tuple) else (given,)
+        return tuple(_as(get_args(kind)[0], one) for one in several)
+    if kind is Path or (kind is str and isinstance(given, Path)):
+        return kind(given)
+    wider = {int: Integral, float: Real}.get(kind, kind)  # NumPy's numbers are as good
+    if not isinstance(given, wider) or (isinstance(given, bool) and kind is not bool):
+        raise TypeError
+    return kind(given) if kind in (int, float) else given
+
+
+def _check_ranges(options: Any, **ranges: tuple[float, float]) -> None:
+    """Raises InputError; None is in every range."""
+    for name, (least, most) in ranges.items():
+        given = getattr(options, name)
+        if given is not None and not least <= given <= most:
+            raise InputError(f"{name} can't be {given}", hint=f"give {least} to {most}")
+
+
+def _check_choice(name: str, given: str, *known: str) -> None:
+    """Raises InputError."""
+    if given not in known:
+        raise InputError(f"{name} can't be {given!r}", hint=f"choose from: {', '.join(known)}")

@@ -2,11 +2,13 @@
 
 A family module exports `NAMES` (name to EncoderSpec) and `build(spec)`, and imports torch only inside functions: a
 search with `conse` never loads it. One whose names are not all known beforehand also has `named(name)`, for
-FAMILY:REST. Files that start with an underscore are shared parts.
+FAMILY:REST; one that needs more than its weights `bring_tokenizer(spec)`. Files that start with an underscore are
+shared parts.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 
 from vidx.encoders._spec import EncoderSpec, WeightsFile
 from vidx.encoders._weights import resolved
-from vidx.errors import EncoderBroken, InputError, UnknownChoice
+from vidx.errors import EncoderBroken, InputError, UnknownChoice, WeightsMisfit
 from vidx.plugins import available, load
 from vidx.schema.spaces import Space
 
@@ -51,7 +53,7 @@ def specs() -> dict[str, EncoderSpec]:
 
 
 def spec(name: str) -> EncoderSpec:
-    """What is known of an encoder; X-CLIP's may be named as on Hugging Face. Raises UnknownChoice, naming them all."""
+    """What is known of an encoder; X-CLIP's may be named as on Hugging Face. Raises UnknownChoice, naming like ones."""
     name = name.removeprefix("microsoft/")
     family = name.split(":")[0].split("-")[0]  # most names begin with their family; looking there first is quick
     module = None
@@ -65,7 +67,10 @@ def spec(name: str) -> EncoderSpec:
         return made
     known = specs()
     if name not in known:
-        raise UnknownChoice(f"no encoder called {name!r}", hint=f"choose from: {', '.join(known)}")
+        close = difflib.get_close_matches(name.lower(), known, 4, cutoff=0.5) or [DEFAULT, FALLBACK]
+        raise UnknownChoice(
+            f"no encoder called {name!r}", hint=f"choose one that `vidx encoders` lists, as {', '.join(close)}"
+        )
     return known[name]
 
 
@@ -76,7 +81,7 @@ def here(name: str, weights: Sequence[Path] = ()) -> EncoderSpec:
     """
     found = spec(name)
     if found.classifies:
-        raise InputError(f"{name} gives labels, not vectors to search", hint="choose one that `vidx encoders` lists")
+        raise InputError(f"{name} gives labels, not vectors to search", hint=f"take {DEFAULT} or {FALLBACK} to search")
     return resolved(found, weights)
 
 
@@ -92,6 +97,21 @@ def build(spec: EncoderSpec) -> VideoTextEncoder:
     """An encoder ready for use, from a spec that `here` or `of_space` returned; weights are read when first needed."""
     encoder: VideoTextEncoder = load("encoders", spec.family).build(spec)
     return encoder
+
+
+def try_out(spec: EncoderSpec) -> None:
+    """Encode a text and a clip, so that what is wrong with files of weights shows before anything is written.
+
+    Raises WeightsError.
+    """
+    encoder, side_px = build(spec), spec.space.preprocess.crop_px
+    texts = encoder.encode_text(["a trial"])
+    videos = encoder.encode_video(np.zeros((1, spec.space.frames, side_px, side_px, 3), np.uint8))
+    if texts.shape[1] != videos.shape[1]:
+        raise WeightsMisfit(
+            f"the weights for texts give {texts.shape[1]} dimensions, those for videos {videos.shape[1]}",
+            hint="give those of the CLIP that the encoder was made from",
+        )
 
 
 def check_vectors(vectors: np.ndarray, frames: np.ndarray, name: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidx.encoders._weights import damaged_hint
 from vidx.errors import WeightsDamaged, WeightsMisfit
 
 State = dict[str, Tensor]
@@ -59,7 +60,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise WeightsDamaged(f"{path} can't be read: {error.strerror or error}", hint="check the path") from error
     except Exception as error:  # each library has its own
         raise WeightsDamaged(
-            f"{path} can't be read as weights: {_reason(error, head, path)}", hint="fetch it again, from its authors"
+            f"{path} can't be read as weights: {_reason(error, head, path)}", hint=damaged_hint(path)
         ) from error
     if not isinstance(loaded, Mapping):
         raise WeightsDamaged(f"{path} holds no weights by name", hint="give the file as its authors released it")

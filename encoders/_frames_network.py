@@ -42,6 +42,12 @@ class FramesNetwork(nn.Module):
         return side_px(self.visual.state_dict())
 
     @property
+    def patch_px(self) -> int:
+        """Of the square patches it sees a picture in."""
+        side: int = self.visual.state_dict()["conv1.weight"].shape[-1]
+        return side
+
+    @property
     def dim(self) -> int:
         """Of its features."""
         tower: Any = self.visual

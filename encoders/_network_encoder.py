@@ -132,15 +132,16 @@ class NetworkEncoder:
             aside.replace(self._text_file)
 
     def _check_size(self, network: Any) -> None:
-        """That the files hold the network that the encoder's name stands for: as many frames, as large pictures."""
+        """That the files hold the network that the encoder's name stands for: frames, pictures, patches."""
         space = self.spec.space
         sizes = (
             ("frames", network.frames, space.frames),
             ("pixels a side", network.side_px, space.preprocess.crop_px),
+            ("pixels a side of a patch", network.patch_px, self.spec.patch_px),
             ("dimensions", network.dim, space.dim),
         )
         for what, found, wanted in sizes:
-            if found is not None and found != wanted:
+            if None not in (found, wanted) and found != wanted:
                 raise WeightsMisfit(
                     f"{self.spec.weights[0].path} is for {found} {what}, encoder {self.spec.name} for {wanted}",
                     hint="choose the encoder that fits; `vidx encoders` lists them",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import open_clip
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 from vidx.encoders._checkpoint import assign
 from vidx.encoders._heads import MeanOfUnits
 from vidx.encoders._layouts import SCALARS, TEXT_PARTS, section
-from vidx.encoders._registry import hub_file
+from vidx.encoders._registry import hub_cache, hub_file
 from vidx.encoders._spec import EncoderSpec, WeightsFile
 from vidx.encoders._towers import TextSide, activation_of
 from vidx.encoders._weights import weights_folder
@@ -31,11 +34,7 @@ def spec_of(name: str) -> EncoderSpec:
     model, _, tag = name.removeprefix("clip:").partition("/")
     config, facts = open_clip.get_model_config(model), open_clip.get_pretrained_cfg(model, tag)
     if config is None or not facts:
-        tags = open_clip.list_pretrained_tags_by_model(model)
-        known = (
-            f"{model} comes with {', '.join(tags)}" if tags else "it is clip:MODEL/PRETRAINED, as clip:ViT-B-32/openai"
-        )
-        raise UnknownChoice(f"open_clip knows no {name.removeprefix('clip:')}", hint=known)
+        raise _unknown(name, model, tag)
     colours = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
     normalise = next((known for known, values in NORMALISATIONS.items() if values == colours), None)
     if normalise is None or facts["resize_mode"] not in ("shortest", "squash"):
@@ -60,6 +59,15 @@ def spec_of(name: str) -> EncoderSpec:
     )
 
 
+def _unknown(name: str, model: str, tag: str) -> UnknownChoice:
+    if tags := open_clip.list_pretrained_tags_by_model(model):
+        what = f"open_clip knows no {model}/{tag}" if tag else f"{name} does not say which weights, as {name}/{tags[0]}"
+        return UnknownChoice(what, hint=f"{model} comes with {', '.join(tags)}")
+    close = difflib.get_close_matches(model, open_clip.list_models())
+    hint = f"models of about that name: {', '.join(close)}" if close else "it is clip:MODEL/PRETRAINED"
+    return UnknownChoice(f"open_clip knows no {name.removeprefix('clip:')}", hint=f"{hint}, as clip:ViT-B-32/openai")
+
+
 def _file(name: str, facts: dict[str, Any]) -> WeightsFile:
     hub, url = facts.get("hf_hub", ""), facts.get("url", "")
     addresses = [f"hf://{hub.rstrip('/')}/{file}" for file in _HUB_FILES] if hub else []
@@ -80,7 +88,7 @@ def _file(name: str, facts: dict[str, Any]) -> WeightsFile:
 class OpenClipNetwork(nn.Module):
     """A model of open_clip as a network over videos: the mean of frames of unit norm."""
 
-    frames = None
+    frames = patch_px = None  # of which its name leaves no choice
 
     model: Any
 
@@ -119,9 +127,10 @@ def network_of(name: str, loaded: Mapping[str, Any]) -> OpenClipNetwork:
     """The network of `clip:MODEL/PRETRAINED` with the weights of a file as it was loaded. Raises WeightsMisfit."""
     model_name, _, tag = name.removeprefix("clip:").partition("/")
     facts = open_clip.get_pretrained_cfg(model_name, tag)
-    model = open_clip.create_model(
-        model_name, load_weights=False, force_quick_gelu=facts.get("quick_gelu", False), pretrained_text=False
-    )
+    with _without_warning("No pretrained weights loaded"):  # they come next
+        model = open_clip.create_model(
+            model_name, load_weights=False, force_quick_gelu=facts.get("quick_gelu", False), pretrained_text=False
+        )
     state = convert_state_dict(model, section(loaded, "state_dict"))
     state = {key: tensor for key, tensor in state.items() if key not in SCALARS}
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
@@ -133,14 +142,60 @@ def network_of(name: str, loaded: Mapping[str, Any]) -> OpenClipNetwork:
     return OpenClipNetwork(model, open_clip.get_model_config(model_name)["embed_dim"])
 
 
-def own_tokens(name: str, texts: Sequence[str]) -> Tensor:
-    """Token ids (N, L) of texts as the model of `clip:MODEL/PRETRAINED` wants them. Raises WeightsMissing."""
-    model_name = name.removeprefix("clip:").partition("/")[0]
+@contextmanager
+def _without_warning(beginning: str) -> Iterator[None]:
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(beginning)
+
+    logging.root.addFilter(is_other)
     try:
-        tokens: Tensor = open_clip.get_tokenizer(model_name)(list(texts))
-    except OSError as error:  # those that are not open_clip's own come from the hub
+        yield
+    finally:
+        logging.root.removeFilter(is_other)
+
+
+def own_tokens(name: str, texts: Sequence[str]) -> Tensor:
+    """Token ids (N, L) of texts as the model of `clip:MODEL/PRETRAINED` wants them; nothing is fetched.
+
+    Raises WeightsMissing.
+    """
+    try:
+        tokens: Tensor = _tokenizer(name, local_files_only=True)(list(texts))
+    except (OSError, ValueError) as error:
         raise WeightsMissing(
-            f"the tokenizer of {name} is not on this machine",
-            hint=f"where there is a network, call open_clip.get_tokenizer({model_name!r}) once",
+            f"the tokenizer of {name} is not on this machine", hint=f"run `vidx encoders fetch {name}`"
         ) from error
     return tokens
+
+
+def bring_tokenizer(name: str) -> None:
+    """Have Hugging Face's tools fetch the tokenizer of `clip:MODEL/PRETRAINED`, if it is not open_clip's own.
+
+    Raises WeightsMissing.
+    """
+    try:
+        own_tokens(name, [""])
+    except WeightsMissing:
+        log = logging.getLogger("huggingface_hub")  # which tells of every attempt
+        level = log.level
+        log.setLevel(logging.ERROR)
+        try:
+            _tokenizer(name, local_files_only=False)
+        except (OSError, ValueError) as error:
+            raise WeightsMissing(
+                f"can't fetch the tokenizer of {name} ({_first_line(error)})",
+                hint="run it where there is a network",
+            ) from error
+        finally:
+            log.setLevel(level)
+
+
+def _tokenizer(name: str, *, local_files_only: bool) -> Any:
+    model_name = name.removeprefix("clip:").partition("/")[0]
+    if "hf_tokenizer_name" not in open_clip.get_model_config(model_name)["text_cfg"]:
+        return open_clip.get_tokenizer(model_name)
+    return open_clip.get_tokenizer(model_name, cache_dir=hub_cache(), local_files_only=local_files_only)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

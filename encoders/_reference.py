@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vidx.errors import VidxError, WeightsDamaged
-from vidx.plugins import load
+from vidx.errors import UnknownChoice, VidxError, WeightsDamaged
+from vidx.plugins import available, load
 
 _TOLERANCE = 1e-4
 _TOLERANCE_SCALED = 1e-3  # of what the logit scale or 100 multiplies
@@ -134,6 +134,8 @@ def _own_outputs(reference: Reference) -> Mapping[str, Tensor]:
         from vidx.encoders import _views
 
         return _views.reference_outputs(reference.inputs, reference.config)
+    if reference.family not in (families := available("encoders")):
+        raise UnknownChoice(f"no encoder family {reference.family!r}", hint=f"choose from: {', '.join(families)}")
     family = load("encoders", reference.family)
     with torch.inference_mode():
         network = family.from_state_dict(reference.sections, text_state=reference.text_state, **reference.facts)

@@ -88,6 +88,7 @@ def spec_from(name: str, facts: dict[str, Any]) -> EncoderSpec:
         weights=tuple(weights),
         templates=_TEMPLATES.get(facts["family"], ()),
         classifies=facts["family"] in _CLASSIFIERS,
+        patch_px=facts.get("patch_px"),
     )
 
 
@@ -110,12 +111,12 @@ def hub_file(address: str) -> Path | None:
     if not address.startswith(_HUB):
         return None
     owner, name, file = address.removeprefix(_HUB).split("/", 2)
-    folder = Path(_hub_cache()) / f"models--{owner}--{name}" / "snapshots"
+    folder = Path(hub_cache()) / f"models--{owner}--{name}" / "snapshots"
     found = sorted(folder.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime)
     return found[-1] if found else None
 
 
-def _hub_cache() -> str:
+def hub_cache() -> str:
     """The cache of those tools, as their variables say."""
     home = os.environ.get("HF_HOME") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"

@@ -39,6 +39,7 @@ class EncoderSpec:
     weights: tuple[WeightsFile, ...]
     templates: tuple[str, ...] = ()  # that its authors put labels into; a search takes texts as they are
     classifies: bool = False  # gives labels of its own, and no vectors to search
+    patch_px: int | None = None  # side of the patches of its vision tower, where other towers are as large
 
     @property
     def is_here(self) -> bool:

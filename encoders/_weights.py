@@ -47,10 +47,19 @@ def checked(file: WeightsFile, encoder: str) -> Path:
 
 
 def located(file: WeightsFile, encoder: str) -> Path:
-    """The path of a weights file. Raises WeightsMissing."""
+    """The path of a weights file. Raises WeightsMissing, which says which file it was if one was used before."""
     if (path := file.found()) is None:
-        raise WeightsMissing(f"the weights of encoder {encoder} are not on this machine", hint=file.source)
+        seen = _known().get(file.sha256 or "")
+        which = f" (last at {seen['path']}, sha256 {file.sha256})" if seen else ""
+        raise WeightsMissing(f"the weights of encoder {encoder} are not on this machine{which}", hint=file.source)
     return path
+
+
+def damaged_hint(path: Path) -> str:
+    """What to do about a file of weights that can't be read."""
+    if path.is_relative_to(weights_folder()):  # where `vidx encoders fetch` finds it and fetches nothing
+        return "remove it, then run `vidx encoders fetch NAME` again"
+    return "fetch it again, from its authors"
 
 
 def resolved(spec: EncoderSpec, given: Sequence[Path] = (), digests: dict[str, str] | None = None) -> EncoderSpec:
@@ -59,9 +68,16 @@ def resolved(spec: EncoderSpec, given: Sequence[Path] = (), digests: dict[str, s
     `given` are files brought by hand, in the order of `spec.weights`; `digests`, by role, are those of a space that was
     made before, wherever its files lie now, if anywhere. Raises InputError, WeightsMissing, WeightsAltered.
     """
-    if len(given) > len(spec.weights):
-        names = ", ".join(file.role for file in spec.weights) or "nothing"
-        raise InputError(f"encoder {spec.name} takes {len(spec.weights)} weights files, not {len(given)} ({names})")
+    roles = [file.role for file in spec.weights if file.role]  # others its encoder checks, and takes no other for them
+    if given and not roles:
+        raise InputError(
+            f"encoder {spec.name} takes no weights of yours",
+            hint="leave out --weights, or name the --encoder they are of",
+        )
+    if len(given) > len(roles):
+        raise InputError(
+            f"encoder {spec.name} takes {len(roles)} weights files, not {len(given)}", hint=f"give: {', '.join(roles)}"
+        )
     files = []
     for number, file in enumerate(spec.weights):
         if number < len(given):
@@ -119,17 +135,15 @@ def _located(file: WeightsFile, encoder: str, digest: str | None) -> WeightsFile
 def _with_digest(file: WeightsFile, digest: str) -> Path | None:
     """Where a file of that digest lies now, if it is known."""
     seen = _known().get(digest)
-    path = Path(seen["path"]) if seen else None
-    if path is not None and path.is_file() and _seen(path, path.stat()) == seen:
-        return path
-    path = file.found()
-    return path if path is not None and digest_of(path) == digest else None
+    places = [Path(seen["path"]) if seen else None, file.found()]
+    return next((path for path in places if path and path.is_file() and digest_of(path) == digest), None)
 
 
 def _altered(file: WeightsFile, found: str) -> WeightsAltered:
+    was_fetched = file.path is not None and file.path.is_relative_to(weights_folder())
     return WeightsAltered(
         f"{file.path} is not the file it should be (sha256 {found[:12]}, not {(file.sha256 or '')[:12]})",
-        hint=f"it is damaged or was altered; put it back: {file.source}",
+        hint=f"it is damaged or was altered; {'remove it, then' if was_fetched else 'put it back:'} {file.source}",
     )
 
 

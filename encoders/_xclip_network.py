@@ -44,6 +44,12 @@ class XCLIPNetwork(nn.Module):
         return side
 
     @property
+    def patch_px(self) -> int:
+        """Of the square patches it sees a picture in."""
+        side: int = self.model.config.vision_config.patch_size
+        return side
+
+    @property
     def dim(self) -> int:
         """Of its features."""
         width: int = self.model.config.projection_dim

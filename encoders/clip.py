@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidx.encoders import EncoderSpec
 from vidx.encoders._registry import registered
+from vidx.errors import UnknownChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +27,21 @@ NAMES = registered("clip")
 
 def named(name: str) -> EncoderSpec:
     """The spec of clip:MODEL/PRETRAINED, any model that open_clip knows. Raises UnknownChoice."""
+    if ":" in name.removeprefix("clip:"):  # open_clip would fetch hf-hub:... here, and read local-dir:...
+        raise UnknownChoice(
+            f"{name} is none of open_clip's own models", hint="it is clip:MODEL/PRETRAINED, as clip:ViT-B-32/openai"
+        )
     from vidx.encoders._open_clip import spec_of
 
     return spec_of(name)
+
+
+def bring_tokenizer(spec: EncoderSpec) -> None:
+    """Fetch what texts need beside the weights. Raises WeightsMissing."""
+    if spec.name not in NAMES:
+        from vidx.encoders._open_clip import bring_tokenizer
+
+        bring_tokenizer(spec.name)
 
 
 def build(spec: EncoderSpec) -> NetworkEncoder:

@@ -16,7 +16,7 @@ import numpy as np
 
 from vidx.encoders._registry import registered, spec_from
 from vidx.encoders._spec import EncoderSpec
-from vidx.encoders._weights import resolved
+from vidx.encoders._weights import damaged_hint, resolved
 from vidx.errors import UnknownChoice, WeightsDamaged, WeightsMisfit, WeightsMissing
 from vidx.pixels import IMAGENET
 
@@ -125,7 +125,7 @@ def _from_files(config: Path, weights: Path) -> VideoMAEClassifier:
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsDamaged(f"{config} can't be read ({error})", hint="fetch it again") from error
+        raise WeightsDamaged(f"{config} can't be read ({error})", hint=damaged_hint(config)) from error
     return VideoMAEClassifier(from_state_dict(read_checkpoint(weights), config=settings))
 
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-import numpy as np
-
 from vidx import encoders
 from vidx.config import CLIP_S, IndexOptions
 from vidx.decoders import FALLBACKS
@@ -34,6 +32,7 @@ from vidx.indexer.walk import absolute_root, is_online, no_files, walk
 from vidx.plugins import available
 from vidx.schema.records import printable
 from vidx.schema.snapshot import Snapshot
+from vidx.schema.spaces import Space
 from vidx.schema.store import Store
 from vidx.schema.unfinished import Unfinished
 from vidx.schema.writer import StoreWriter, writing
@@ -165,15 +164,17 @@ def is_new(path: Path) -> bool:
     return not (path / "store.json").exists() or Store.open(path).facts().default_space is None
 
 
-def check_encoder(path: Path, options: IndexOptions) -> None:
-    """Raises what `index_archive` would of its encoder, before there is a store at `path`."""
+def check_encoder(path: Path, options: IndexOptions) -> Space:
+    """The space of a run, and what `index_archive` would raise of its encoder, before there is a store at `path`."""
     if is_new(path):
-        spec = encoders.here(options.encoder or encoders.FALLBACK, options.weights)
+        spec, is_first = encoders.here(options.encoder or encoders.FALLBACK, options.weights), True
     else:
-        spec = _encoder(Store.open(path), options)
-    if options.weights:  # a trial, for nobody knows these files
-        side_px = spec.space.preprocess.crop_px
-        encoders.build(spec).encode_video(np.zeros((1, spec.space.frames, side_px, side_px, 3), np.uint8))
+        store = Store.open(path)
+        spec = _encoder(store, options)
+        is_first = spec.space.name not in store.spaces()
+    if is_first and any(file.role for file in spec.weights):  # others know their own files
+        encoders.try_out(spec)
+    return spec.space
 
 
 def _encoder(store: Store, options: IndexOptions) -> EncoderSpec:
@@ -182,8 +183,8 @@ def _encoder(store: Store, options: IndexOptions) -> EncoderSpec:
     if options.weights or (options.encoder is None and default_space is None):
         default = store.space(default_space).encoder if default_space else encoders.FALLBACK
         return encoders.here(options.encoder or default, options.weights)
-    name = options.encoder
-    if name is not None:
+    if options.encoder is not None:
+        name = encoders.spec(options.encoder).name  # which may have been given as Hugging Face has it
         known = [space for known in store.spaces() if (space := store.space(known)).encoder == name]
         spec = encoders.of_space(known[0]) if len(known) == 1 else encoders.here(name)
         return spec if spec.is_here else encoders.here(name)  # other weights may have come

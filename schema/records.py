@@ -165,4 +165,4 @@ class Answer:
     total: int | None  # how many hits there are, where a filter leaves fewer than were asked for
     hits: list[Hit]
     thumbnails: list[bytes | None] = field(default_factory=list)  # JPEG of each hit's best clip, if asked for
-    trouble: str = ""  # what was wrong with an index that was not used, though the hits are right
+    notes: list[str] = field(default_factory=list)  # lines on what could not be done as it was asked for

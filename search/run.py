@@ -31,14 +31,16 @@ def search(store: Store, texts: Sequence[str], options: SearchOptions) -> Answer
     began = time.perf_counter()
     snapshot = Snapshot(store)
     filters = (options.where, options.after, options.before)
-    kept = None if filters == (None, None, None) else matching_clips(snapshot, space.name, *filters)
+    kept = None if filters == (None, None, None) else matching_clips(snapshot, space.name, *filters, options.tag_set)
     filtered = time.perf_counter()
     vectors = query_vectors(snapshot, space, asked)
     loaded = time.perf_counter()
     wanted = replace(options, k=max(options.k, options.rerank))
     ranked, trouble = search_vectors(snapshot, space, vectors, wanted, kept)
+    notes = [f"{trouble}; searched without it; run `vidx index --rebuild-index`"] if trouble else []
     if options.rerank:
-        ranked = rerank(store, space, encoder_of(space), asked.texts[0], ranked, options.rerank)
+        ranked, left = rerank(store, space, encoder_of(space), asked.texts[0], ranked, options.rerank)
+        notes += [left] if left else []
     hits, peaks = [hit for hit, _ in ranked[: options.k]], [peak for _, peak in ranked[: options.k]]
     ended = time.perf_counter()
     return Answer(
@@ -50,7 +52,7 @@ def search(store: Store, texts: Sequence[str], options: SearchOptions) -> Answer
         total=len(hits) if len(hits) < options.k and _may_leave_fewer(options) else None,
         hits=hits,
         thumbnails=peak_thumbnails(snapshot, space.name, peaks) if options.thumbnails else [],
-        trouble=trouble,
+        notes=notes,
     )
 
 

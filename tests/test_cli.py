@@ -122,8 +122,8 @@ def test_python_dash_m_runs_the_command_too() -> None:
         (["search", "a cat", "-k", "-3"], ["-k", "-3"]),
         (["search", "a cat", "-k", "many"], ["-k", "many"]),
         (["search", "a cat", "--by", "scene"], ["scene", "moment", "clip", "video"]),
-        (["search", "a cat", "--format", "xml"], ["xml", "csv, json, parquet, table"]),
-        (["search", "a cat", "--format", "sheet"], ["sheet", "csv, json, parquet, table"]),
+        (["search", "a cat", "--format", "xml"], ["xml", "csv, edl, json, m3u, otio, parquet, table"]),
+        (["search", "a cat", "--format", "sheet"], ["sheet", "csv, edl, json, m3u, otio, parquet, table"]),
         (["search", "a cat", "-o", "no/such/folder.csv"], ["can't write no/such/folder.csv"]),
         (["search", "--not", "snow"], ["nothing to look for", "TEXT", "--like FILE"]),
         (["sql"], ["QUERY"]),
@@ -405,7 +405,7 @@ def test_the_encoders_are_listed_with_what_decides_between_them(vidx: Vidx) -> N
     assert conse["licence"].startswith("Apache-2.0")
     assert {"description"} <= set(conse)
     lines = vidx("encoders").stdout.splitlines()
-    assert len(lines) == len(listed) + 1  # that of clip:MODEL/PRETRAINED
+    assert len(lines) == len(listed) + 2  # those of clip:MODEL/PRETRAINED and the heading of the classifiers
     [line] = [line for line in lines if line.startswith("conse ")]
     assert "116 MB   384 dim" in line
 

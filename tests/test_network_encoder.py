@@ -18,7 +18,7 @@ from vidx.encoders import xclip
 from vidx.encoders._network_encoder import NetworkEncoder
 from vidx.encoders._tokenizer import token_ids
 from vidx.encoders._xclip_encoder import XCLIPEncoder
-from vidx.errors import InputError, StoreMissing, WeightsMisfit, WeightsMissing
+from vidx.errors import InputError, WeightsDamaged, WeightsMisfit, WeightsMissing
 from vidx.indexer.frames import frames_of_clip
 from vidx.schema.records import Preprocess
 from vidx.schema.store import Store
@@ -29,6 +29,7 @@ SIDE_PX, FRAMES, DIM = 32, 4, 64
 SMALL = replace(
     encoders.spec("xclip-base-patch32"),
     name="xclip-small",
+    patch_px=16,
     space=replace(
         encoders.spec("xclip-base-patch32").space,
         encoder="xclip-small",
@@ -144,6 +145,7 @@ def test_where_the_text_tower_can_not_be_kept_texts_still_work(weights: Path, tm
     [
         ({"num_frames": 8}, "is for 8 frames, encoder xclip-small for 4"),
         ({"image_size": 48}, "is for 48 pixels a side, encoder xclip-small for 32"),
+        ({"patch_size": 8}, "is for 8 pixels a side of a patch, encoder xclip-small for 16"),
     ],
 )
 def test_weights_of_another_size_are_refused_and_leave_no_store(
@@ -152,6 +154,30 @@ def test_weights_of_another_size_are_refused_and_leave_no_store(
     other = write_weights(tmp_path / "other.pth", **vision)
     with pytest.raises(WeightsMisfit, match=told):
         index(tmp_path, videos, encoder="xclip-small", weights=(other,))
+    assert not (tmp_path / "store").exists()
+
+
+def test_texts_of_another_dimension_than_videos_are_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = encoders.here("xclip-small", [weights])
+    encoders.try_out(spec)
+    monkeypatch.setattr(XCLIPEncoder, "encode_text", lambda *_: np.zeros((1, 2 * DIM), np.float32))
+    with pytest.raises(WeightsMisfit, match="for texts give 128 dimensions, those for videos 64"):
+        encoders.try_out(spec)
+
+
+def test_a_fetched_file_that_is_none_leaves_no_store_and_is_to_be_removed(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was left behind by a page to log in, which was taken for the file."""
+    [file] = encoders.spec("xclip-base-patch32").weights
+    place = tmp_path / "weights" / "xclip-base-patch32" / "model.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_text("<html>Please log in to this network.</html>")
+    found = replace(SMALL, weights=(replace(file, path=None, place=place),))
+    monkeypatch.setitem(xclip.NAMES, "xclip-small", found)
+    with pytest.raises(WeightsDamaged, match="it is a web page") as caught:
+        index(tmp_path, videos, encoder="xclip-small")
+    assert caught.value.hint == "remove it, then run `vidx encoders fetch NAME` again"
     assert not (tmp_path / "store").exists()
 
 
@@ -207,27 +233,25 @@ def test_only_so_many_hits_are_reranked_and_files_that_are_gone_come_behind_them
     archive = index(tmp_path, videos, encoder="xclip-small", weights=(weights,))
     plain = archive.search("a dog").hits
     Path(plain[0].path).unlink()
-    hits = archive.search("a dog", rerank=2).hits
+    answer = archive.search("a dog", rerank=2)
+    hits = answer.hits
+    assert answer.notes == ["1 of 2 hits could not be decoded and keep their scores"]
     assert [hit.path for hit in hits] == [plain[1].path, plain[0].path, plain[2].path]
     assert hits[1].score == plain[0].score
     assert hits[2].score == plain[2].score
     assert archive.search("a dog", k=1, rerank=3).hits[0].rank == 1
+    assert archive.search("a dog").notes == []
 
 
 def test_reranking_needs_a_text_and_an_encoder_that_adjusts_it(
     tmp_path: Path, videos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = index(tmp_path, videos, encoder="xclip-small", weights=(weights,))
-    with pytest.raises(InputError, match="--rerank scores texts"):
+    with pytest.raises(InputError, match="--rerank scores one text"):
         archive.search(like=(str(videos / "red.mp4"),), rerank=3)
     monkeypatch.setattr(xclip, "build", lambda spec: NetworkEncoder(spec, xclip.from_state_dict))
     with pytest.raises(InputError, match="nothing to re-rank"):
         archive.search("a dog", rerank=3)
-
-
-def test_an_archive_that_is_not_there_yet_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StoreMissing):
-        vidx.open(tmp_path / "none").search("a dog")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -227,7 +227,7 @@ def test_heads_come_from_the_facts_of_a_file(tmp_path: Path) -> None:
 def test_a_file_of_an_unknown_model_fails_and_the_others_are_still_compared(tmp_path: Path, own_file: Path) -> None:
     code, lines = run(write(tmp_path / "x.safetensors", model="resnet"), own_file)
     assert code == 1
-    assert lines[0] == "x: no encoders choice called 'resnet'"
+    assert lines[0].startswith("x: no encoder family 'resnet'; choose from: ")
     assert lines[-1] == "2 files, 9 outputs: 9 within tolerance, 0 beyond, 0 not compared; 1 files failed"
 
 

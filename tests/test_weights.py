@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from vidx import encoders
-from vidx.encoders import EncoderSpec, WeightsFile, _fetch, _registry
-from vidx.encoders._weights import digest_of, resolved
+from vidx.encoders import EncoderSpec, WeightsFile, _registry
+from vidx.encoders._weights import digest_of, located, resolved
 from vidx.errors import InputError, WeightsAltered, WeightsMissing
 from vidx.schema.records import Preprocess
 from vidx.schema.spaces import Space
@@ -34,7 +30,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def spec(**changes: object) -> EncoderSpec:
     file = replace(WeightsFile("bring it", None, 10, None, role="video"), **changes)  # type: ignore[arg-type]
-    return EncoderSpec("toy", "toy", "", "", SPACE, (file,))
+    return EncoderSpec("toy", "xclip", "", "", SPACE, (file,))
 
 
 def test_given_files_are_taken_in_order_and_their_digests_name_the_space(tmp_path: Path) -> None:
@@ -75,6 +71,45 @@ def test_a_file_given_once_is_found_again_by_its_digest_until_it_changes(tmp_pat
     assert gone.space == space  # what was made is still known
 
 
+def test_a_file_put_back_with_another_time_is_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"a")
+    space = resolved(spec(), [path]).space
+    path.unlink()
+    path.write_bytes(b"a")
+    os.utime(path, ns=(1, 1))
+    assert resolved(spec(), digests=space.weights).weights[0].path == path
+
+
+def test_a_file_that_is_gone_is_named_with_its_last_path_and_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"a")
+    space = resolved(spec(), [path]).space
+    path.unlink()
+    gone = resolved(spec(), digests=space.weights).weights[0]
+    with pytest.raises(WeightsMissing, match="not on this machine") as caught:
+        located(gone, "toy")
+    assert str(path) in str(caught.value)
+    assert hashlib.sha256(b"a").hexdigest() in str(caught.value)
+
+
+def test_weights_for_an_encoder_that_takes_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    with pytest.raises(InputError, match="conse takes no weights"):
+        encoders.here("conse", [tmp_path / "a"])
+    with pytest.raises(InputError, match="toy takes no weights"):
+        resolved(replace(spec(), weights=()), [tmp_path / "a"])
+
+
+def test_a_fetched_file_that_was_altered_is_to_be_removed_first(own_folder: Path) -> None:
+    place = own_folder / "toy" / "w.pt"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"not it")
+    with pytest.raises(WeightsAltered) as caught:
+        resolved(spec(place=place, sha256=SHA256))
+    assert "remove it, then bring it" in caught.value.hint
+
+
 def test_a_digest_is_computed_anew_when_size_or_time_differ(tmp_path: Path) -> None:
     path = tmp_path / "a"
     for content in (b"one", b"two", b"three"):
@@ -94,173 +129,6 @@ def test_a_note_of_known_files_that_is_no_json_is_as_none(own_folder: Path, tmp_
     (own_folder / "known.json").write_text("[")
     (tmp_path / "a").write_bytes(b"a")
     assert resolved(spec(), [tmp_path / "a"]).is_here
-
-
-class Host(ThreadingHTTPServer):
-    """Serves CONTENT; breaks off after `limit` bytes of an answer; notes what was asked for."""
-
-    limit: int | None = None
-    ranges = True
-    etag: str | None = None
-    content = CONTENT
-    asked: list[str]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Host
-
-    def do_GET(self) -> None:
-        first = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        self.server.asked.append(f"{self.path} from {first}")
-        if self.path == "/absent":
-            return self.send_error(404)
-        first = first if self.server.ranges else 0
-        if self.headers["If-Range"] not in (None, self.server.etag):
-            first = 0
-        content = self.server.content
-        if first >= len(content):
-            return self.send_error(416)
-        self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(content) - first))
-        if self.server.etag:
-            self.send_header("ETag", self.server.etag)
-        self.end_headers()
-        self.wfile.write(content[first:][: self.server.limit])
-        return None
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    server = Host(("127.0.0.1", 0), Handler)
-    server.asked = []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def remote(host: Host, folder: Path, *, sha256: str | None = SHA256, name: str = "w.pt") -> EncoderSpec:
-    address = f"http://127.0.0.1:{host.server_address[1]}/{name}"
-    return spec(address=address, place=folder / "toy" / name, sha256=sha256)
-
-
-def nothing(_have: int, _total: int) -> None:
-    pass
-
-
-def test_a_file_is_fetched_once_and_is_then_here(host: Host, own_folder: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    [path] = _fetch.fetch(remote(host, own_folder), lambda have, total: seen.append((have, total)))
-    assert path.read_bytes() == CONTENT
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
-    _fetch.fetch(remote(host, own_folder), nothing)
-    assert len(host.asked) == 1
-    assert resolved(remote(host, own_folder)).space.weights == {"video": SHA256}
-
-
-def test_a_fetch_that_broke_off_goes_on_where_it_stopped(host: Host, own_folder: Path) -> None:
-    host.limit = 1000
-    with pytest.raises(WeightsMissing, match="can't fetch http") as caught:
-        _fetch.fetch(remote(host, own_folder), nothing)
-    assert "run it again to go on" in caught.value.hint
-    host.limit = None
-    [path] = _fetch.fetch(remote(host, own_folder), nothing)
-    assert path.read_bytes() == CONTENT
-    assert host.asked == ["/w.pt from 0", "/w.pt from 1000"]
-
-
-def test_a_host_without_ranges_sends_all_of_it_again(host: Host, own_folder: Path) -> None:
-    host.limit, host.ranges = 1000, False
-    with pytest.raises(WeightsMissing):
-        _fetch.fetch(remote(host, own_folder), nothing)
-    host.limit = None
-    [path] = _fetch.fetch(remote(host, own_folder), nothing)
-    assert path.read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("etag", ['"one"', None])
-def test_of_a_file_that_may_have_changed_no_two_halves_are_joined(
-    host: Host, own_folder: Path, etag: str | None
-) -> None:
-    host.limit, host.etag = 1000, etag
-    with pytest.raises(WeightsMissing):
-        _fetch.fetch(remote(host, own_folder, sha256=None), nothing)
-    host.limit, host.etag, host.content = None, etag and '"two"', CONTENT[::-1]
-    [path] = _fetch.fetch(remote(host, own_folder, sha256=None), nothing)
-    assert path.read_bytes() == CONTENT[::-1]
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_file_without_a_published_digest_goes_on_where_it_stopped_if_it_is_the_same(
-    host: Host, own_folder: Path
-) -> None:
-    host.limit, host.etag = 1000, '"one"'
-    with pytest.raises(WeightsMissing):
-        _fetch.fetch(remote(host, own_folder, sha256=None), nothing)
-    host.limit = None
-    [path] = _fetch.fetch(remote(host, own_folder, sha256=None), nothing)
-    assert path.read_bytes() == CONTENT
-    assert host.asked == ["/w.pt from 0", "/w.pt from 1000"]
-
-
-def test_a_fetch_that_ended_just_before_it_was_put_in_place_is_finished(host: Host, own_folder: Path) -> None:
-    part = own_folder / "toy" / "w.pt.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(CONTENT)
-    [path] = _fetch.fetch(remote(host, own_folder), nothing)
-    assert path.read_bytes() == CONTENT
-
-
-def test_what_is_not_what_was_published_is_thrown_away(host: Host, own_folder: Path) -> None:
-    with pytest.raises(WeightsAltered, match="not what was published"):
-        _fetch.fetch(remote(host, own_folder, sha256="0" * 64), nothing)
-    assert not list(own_folder.glob("toy/*"))
-
-
-def test_without_a_published_digest_the_first_one_is_recorded(host: Host, own_folder: Path) -> None:
-    _fetch.fetch(remote(host, own_folder, sha256=None), nothing)
-    assert SHA256 in json.loads((own_folder / "known.json").read_text())
-
-
-def test_a_host_that_has_no_such_file_is_told(host: Host, own_folder: Path) -> None:
-    with pytest.raises(WeightsMissing, match="Not Found") as caught:
-        _fetch.fetch(remote(host, own_folder, name="absent"), nothing)
-    assert "--weights FILE" in caught.value.hint
-
-
-def test_with_the_network_switched_off_nobody_is_asked(
-    host: Host, own_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(WeightsMissing, match="HF_HUB_OFFLINE"):
-        _fetch.fetch(remote(host, own_folder), nothing)
-    assert host.asked == []
-
-
-def test_what_has_no_address_says_how_to_bring_it() -> None:
-    with pytest.raises(WeightsMissing, match="no address") as caught:
-        _fetch.fetch(spec(), nothing)
-    assert caught.value.hint == "bring it"
-
-
-@pytest.mark.parametrize("offline", [True, False])
-def test_a_new_store_gets_the_built_in_encoder_where_the_hub_is_out_of_reach(
-    monkeypatch: pytest.MonkeyPatch, offline: bool
-) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
-    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
-    told: list[str] = []
-    default = encoders.spec(encoders.DEFAULT)
-    if default.is_here:
-        pytest.skip("the weights of the default encoder are on this machine")
-    assert _fetch.default_encoder(told.append, nothing, offline=offline) == "conse"
-    assert "MB" in told[0] or offline
-    assert "vidx encoders fetch xclip-base-patch32" in told[-1]
-    assert len(told) == 1 if offline else len(told) == 2
 
 
 def test_an_encoder_may_be_named_as_on_hugging_face() -> None:
