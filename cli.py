@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from vidx import __version__
+from vidx.cli_dupes import dupes
 from vidx.cli_encoders import encoders
 from vidx.cli_index import index, verify
 from vidx.cli_options import store_option
@@ -31,7 +32,7 @@ def vidx(debug: bool) -> None:
     """
 
 
-for command in (index, search, sql, encoders, verify):
+for command in (index, search, sql, dupes, encoders, verify):
     vidx.add_command(command)
 
 

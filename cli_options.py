@@ -56,13 +56,11 @@ def gibibytes(_context: click.Context, _parameter: click.Parameter, value: float
     return round(value * 2**30)
 
 
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--format` and `-o`, for commands that give rows or hits."""
+def output_options(formats: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--format` and `-o`, for commands that give rows or hits; `formats` names those of the command."""
     out = click.option("-o", "out", type=click.Path(path_type=Path), help="Write to this file, once it is whole.")
-    name = click.option(
-        "--format", "format_name", help="table, json, csv, parquet, m3u, edl or otio.  [default: as FILE of -o ends]"
-    )
-    return name(out(command))
+    name = click.option("--format", "format_name", help=f"{formats}.  [default: as FILE of -o ends, else table]")
+    return lambda command: name(out(command))
 
 
 def print_progress(have: int, total: int) -> None:

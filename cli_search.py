@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--by", type=click.Choice(["moment", "clip", "video"]), default="moment", show_default=True, help="What a hit is."
 )
-@output_options
+@output_options("table, json, csv, parquet, m3u, edl or otio")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet to this PNG file.")
 @click.option("--cut", "cut_into", type=click.Path(path_type=Path), metavar="DIR", help="Also cut each hit into DIR.")
 @click.option("--cut-copy", is_flag=True, help="Cut without encoding again, from the key frame before.")
@@ -94,6 +94,8 @@ def search(
     chosen_format = choose(format_name, out, "to_text", "write", "to_timeline", terminal=sys.stdout.isatty())
     if cut_copy and cut_into is None:
         raise InputError("--cut-copy says how to cut, and nothing is cut", hint="name a folder with --cut DIR")
+    if handles_s and cut_into is None and not hasattr(chosen_format, "to_timeline"):
+        raise InputError("--handles is of --cut and of --format m3u, edl and otio", hint="leave it out")
     if sheet is not None and (sheet.suffix.lower() != ".png" or not sheet.absolute().parent.is_dir()):
         raise InputError(f"can't write {sheet}", hint="--sheet takes a .png file in a folder that exists")
     options = SearchOptions(**chosen, thumbnails=sheet is not None)
@@ -140,7 +142,7 @@ def _cut(answer: Answer, media: Mapping[str, Media], folder: Path, *, copy: bool
 @click.command()
 @click.argument("query")
 @store_option
-@output_options
+@output_options("table, json, csv or parquet")
 def sql(query: str, store_path: Path | None, format_name: str | None, out: Path | None) -> None:
     """Run one SELECT over what the store holds.
 

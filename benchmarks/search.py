@@ -1,6 +1,6 @@
 """How fast and how well searches find, beside plain FAISS on the same codes in the same run.
 
-    python benchmarks/search.py [--quick] [--seed N] [--json] [--folder DIR]
+    python benchmarks/search.py [--quick] [--clips N ...] [--seed N] [--json] [--folder DIR]
 
 Makes stores of 100 thousand and 1 million clips (--quick: the million alone, without Parquet), and, where disk and
 memory allow, a generation of 10 million. Vectors of 512 numbers are drawn around cluster centres that lean one way, as
@@ -82,11 +82,12 @@ def main() -> None:
     """Print a table, a line for each tier and size; with --json one JSON object as the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="1 million clips without Parquet")
+    parser.add_argument("--clips", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000], metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--folder", type=Path, help="where to work; it needs 5 GB, and 40 GB for 10 million")
     arguments = parser.parse_args()
-    sizes = [1_000_000] if arguments.quick else [100_000, 1_000_000, 10_000_000]
+    sizes = [1_000_000] if arguments.quick else arguments.clips
     results: dict[tuple[int, str], dict[str, Any]] = {}
     print(f"{'clips':>9} {'tier':5} {'build s':>8} {'MB':>7} {'p50 ms':>7} {'p95 ms':>7} {'FAISS p50':>9} {'ratio':>6}"
           f" {'q/s':>7} {'@10':>6} {'@100':>6} {'open s':>7} {'1st ms':>7}")  # fmt: skip

@@ -19,6 +19,9 @@ from vidx.vectors._exact import best_of, scores_of
 from vidx.vectors._generations import Generation
 
 
+_ROUNDING = 1e-8  # of a variance that is a difference of sums of single-precision products
+
+
 class Background(NamedTuple):
     """How the clips of a whole collection score for a query."""
 
@@ -87,7 +90,8 @@ class Collection:
             total += self.generation.sums[0] @ wide - dead.sum()
             squares += wide @ self.generation.sums[1:] @ wide - (dead**2).sum()
         mean = total / self.live.n_clips
-        return Background(float(mean), float(np.sqrt(max(squares / self.live.n_clips - mean**2, 0.0))))
+        variance = squares / self.live.n_clips - mean**2
+        return Background(float(mean), float(np.sqrt(variance)) if variance > _ROUNDING else 0.0)
 
     def _allowed(self, kept: np.ndarray | None) -> np.ndarray | None:
         """Mask bool over the generation's rows, None where all of them count."""

@@ -65,6 +65,8 @@ def check_asked(texts: Sequence[str], options: SearchOptions) -> Asked:
     """The parts of a query. Raises InputError where there is nothing to look for, for no text and for no file."""
     if not texts and not options.like:
         raise InputError("nothing to look for", hint="give TEXT, or --like FILE, or both")
+    if options.tag_set is not None and options.where is None:
+        raise InputError("--tag-set is of --where", hint="give a condition on label or probability")
     if options.then and options.dedupe:
         raise InputError("--dedupe compares single moments, which --then does not give", hint="leave one out")
     return Asked(

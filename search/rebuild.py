@@ -61,7 +61,7 @@ def keep_up(store: Store, space: Space, tell: Callable[[str], None]) -> None:
     """Build the index again if that is due, and say so. Trouble with it is told and no error: searches do without."""
     try:
         if is_due(store, space):
-            tell(told(rebuild(store, space)))
+            tell(told(rebuild(store, space, tier=_chosen_tier(store, space))))
     except VidxError as error:
         tell(f"the index was not built: {error}; {error.hint}")
 
@@ -83,11 +83,13 @@ def rebuild(store: Store, space: Space, *, tier: str | None = None, seed: int = 
     """Build a generation over everything committed, and switch to it if its recall@10 is at least GATE.
 
     Searches and index runs go on meanwhile. `tier` is one of `vidx.vectors`; None: exact while that is fast enough.
-    Raises StoreMissing where the space has no clip, StoreLocked where another process builds, StoreError where the disk
-    refuses.
+    Raises UnknownChoice for another tier, StoreMissing where the space has no clip, StoreLocked where another process
+    builds, StoreError where the disk refuses.
     """
     began = time.monotonic()
     parent = index_folder(store, space)
+    if tier is not None:
+        load("vectors", tier)
     with _building(parent) as folder:
         snapshot = Snapshot(store)
         ranges, _ = live_ranges(snapshot, space)
@@ -110,10 +112,17 @@ def complete(folder: Path, space: Space, clips: Clips, *, tier: str | None, seed
     name = None
     if recall is None or recall >= GATE:
         meta = _meta(space, chosen, n, recall, asked, time.monotonic() - began)
+        meta["tier_is_chosen"] = tier is not None
         total = sums(clips.vectors)
         make_durable(folder)  # before CURRENT can name it
         name = _generations.finish(folder, folder.parent, index, total, meta)
     return Built(name, chosen, n, time.monotonic() - began, recall, asked)
+
+
+def _chosen_tier(store: Store, space: Space) -> str | None:
+    """The tier of the index in use, if it was named and not left to the number of clips."""
+    generation, _ = _generations.open_current(index_folder(store, space))
+    return generation.meta["tier"] if generation is not None and generation.meta["tier_is_chosen"] else None
 
 
 def roll_back(store: Store, space: Space) -> str:

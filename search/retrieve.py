@@ -14,8 +14,8 @@ from vidx.search.moments import moments
 from vidx.vectors._exact import scores_of
 
 BY = ("moment", "clip", "video")
-# Cosine from which two clips show the same; docs/explanation/search.md has what was measured.
-SAME = 0.98
+# Cosine from which two clips show the same; docs/explanation/dupes.md has what was measured.
+SAME = 0.95
 
 
 @dataclass(frozen=True)

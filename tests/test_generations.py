@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from vidx.config import SearchOptions
-from vidx.errors import StoreDamaged, StoreError, StoreLocked, StoreMissing
+from vidx.errors import StoreDamaged, StoreError, StoreLocked, StoreMissing, UnknownChoice
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 from vidx.schema.verify import clip_troubles
@@ -283,6 +283,34 @@ def test_an_index_is_built_when_enough_clips_are_beside_it(archive: Archive, mon
     assert len(lines) == 1
     archive.add("more", drifting(np.random.default_rng(6), 60), [b"/more.mp4"])
     assert is_due(archive.store, SPACE)
+
+
+def test_a_tier_that_was_named_stays(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuilding, "_FEW_CLIPS", 20)
+    rebuild(archive.store, SPACE, tier="ivf")
+    archive.add("more", drifting(np.random.default_rng(6), 90), [b"/more.mp4"])
+    lines: list[str] = []
+    keep_up(archive.store, SPACE, lines.append)
+    assert ", ivf, " in lines[0]
+    rebuild(archive.store, SPACE)
+    archive.add("still more", drifting(np.random.default_rng(7), 90), [b"/still more.mp4"])
+    keep_up(archive.store, SPACE, lines.append)
+    assert ", flat, " in lines[1]
+
+
+def test_a_tier_that_there_is_not_is_refused(archive: Archive) -> None:
+    with pytest.raises(UnknownChoice, match="'tree'"):
+        rebuild(archive.store, SPACE, tier="tree")
+    assert not index_folder(archive.store, SPACE).exists()
+
+
+@pytest.mark.parametrize("n", [1, 5, 40])
+def test_few_clips_can_be_indexed_in_every_tier(store: Store, n: int) -> None:
+    made = Archive(store)
+    made.add("a", drifting(np.random.default_rng(8), n), [b"/a.mp4"])
+    for tier in TIERS:
+        assert rebuild(store, SPACE, tier=tier).name is not None
+        agrees_with_hand(made)
 
 
 def test_trouble_with_an_index_stops_nobody(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

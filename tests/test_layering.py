@@ -13,7 +13,7 @@ FOLDERS = ("decoders", "encoders", "export", "indexer", "learn", "schema", "sear
 
 # What each part may import of ours, beside itself.
 GROUND = {"errors", "config", "plugins"}
-COMMANDS = {"cli_index", "cli_search", "cli_encoders"}
+COMMANDS = {"cli_dupes", "cli_index", "cli_search", "cli_encoders"}
 ALLOWED = {
     "__init__": {"api"},
     "api": {"schema", "indexer", "search", *GROUND},
@@ -33,6 +33,7 @@ ALLOWED = {
     "cli_options": set(),
     "cli_encoders": {"cli_options", "schema", "encoders", *GROUND},
     "cli_index": {"cli_options", "schema", "encoders", "indexer", "search", "console", *GROUND},
+    "cli_dupes": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_search": {"cli_options", "schema", "export", "search", *GROUND},
     "cli": {*COMMANDS, "cli_options", "schema", "export", "search", "__init__", *GROUND},
 }

@@ -1,7 +1,8 @@
 """Index tiers, one file each, over the unit vectors of one space. Rows are positions in those.
 
 A tier module has `build(vectors, seed) -> Index`, `opened(path, vectors, settings) -> Index`, which maps what `save`
-wrote, and `NEEDS_GATE`: whether it may miss neighbours, so that it must prove its recall before it is used.
+wrote, and `NEEDS_GATE`: whether it may miss neighbours, so that it must prove its recall before it is used. Such an
+index also has `widths()`: itself as it looks less or more far, from quick to thorough.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _BLOCK_ROWS = 65_536
 
 
 def build(vectors: np.ndarray, seed: int = 0) -> IvfIndex:
-    """Index float32 (N, dim) unit vectors, N at least 16; `seed` decides which of them the clusters are learnt from."""
+    """Index float32 (N, dim) unit vectors, N at least 1; `seed` decides which of them the clusters are learnt from."""
     n, dim = vectors.shape
     clusters = n_clusters(n)
     codes = faiss.IndexIVFScalarQuantizer(
@@ -43,7 +43,7 @@ def build(vectors: np.ndarray, seed: int = 0) -> IvfIndex:
 def n_clusters(n: int) -> int:
     """A power of two near four times the square root of the number of vectors, with enough of them in each."""
     wanted = 2 ** round(np.log2(max(4 * np.sqrt(n), 1)))
-    return int(np.clip(wanted, _LEAST_CLUSTERS, _MOST_CLUSTERS))
+    return int(min(np.clip(wanted, _LEAST_CLUSTERS, _MOST_CLUSTERS), max(n, 1)))
 
 
 def opened(path: Path, vectors: np.ndarray, settings: dict[str, Any]) -> IvfIndex:
