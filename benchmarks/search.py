@@ -112,6 +112,8 @@ def main() -> None:
                     continue
                 results[n, tier] = {"build_s": round(seconds, 1), **measure(store, archive, exact, in_parquet)}
                 show(n, tier, results[n, tier])
+                if in_parquet:
+                    results[n, tier]["filters"] = filtered(store, archive)
     if arguments.json:
         print(json.dumps(summary(results, arguments.seed)))
 
@@ -203,6 +205,34 @@ def measure(store: Store, archive: Archive, exact: np.ndarray, in_parquet: bool)
         "n_probed": width,
         "best_cosines": [round(float(q), 3) for q in np.percentile(exact[:, 0], [5, 50, 95])],
     }
+
+
+def filtered(store: Store, archive: Archive) -> dict[str, dict[str, Any]]:
+    """Searches of what a filter leaves, by the share of all that it leaves: times, how many found, and how many right."""
+    collection, queries, figures = Reader(store, SPACE).collection, archive.queries()[:20], {}
+    for share in (0.5, 0.01, 0.0001, 0.0):
+        kept = np.flatnonzero(np.random.default_rng(3).random(archive.n) < share)
+        best = np.empty((len(queries), 0), np.float32)
+        for first in range(0, archive.n, BLOCK):
+            own = kept[(kept >= first) & (kept < first + BLOCK)] - first
+            best = np.concatenate([best, queries @ archive.block(first)[own].T], axis=1)
+            best = -np.sort(-best, axis=1)[:, :10]
+        times: list[float] = []
+        right: list[bool] = []
+        fewest = 10
+        for query, exact in zip(queries, best, strict=True):
+            times.append(timed(lambda: collection.search(query, 10, kept)))  # noqa: B023
+            scores, ids = collection.search(query, 10, kept)
+            fewest = min(fewest, len(ids))
+            right += (scores >= exact[-1] - 1e-6).tolist() if len(exact) else []
+        figures[f"{share:g}"] = {
+            "clips": len(kept),
+            "p50_ms": round(statistics.median(times), 2),
+            "fewest": fewest,
+            "recall_at_10": float(np.mean(right)) if right else None,
+        }
+        print(f"{'':9} filter leaves {share:g}: {figures[f'{share:g}']}", flush=True)
+    return figures
 
 
 class Direct:

@@ -92,6 +92,15 @@ def test_what_is_saved_answers_the_same_from_its_file(built: Built, tmp_path: Pa
         np.testing.assert_array_equal(found, expected)
 
 
+def test_reading_ahead_looks_at_any_file_and_changes_none(tmp_path: Path) -> None:
+    for n_bytes in (0, 1, 63, 5 * 2**20):
+        path = tmp_path / str(n_bytes)
+        path.write_bytes(bytes(n_bytes))
+        for _ in range(2):
+            _selection.read_ahead(path)
+        assert path.read_bytes() == bytes(n_bytes)
+
+
 def test_several_threads_get_the_answers_of_one(built: Built) -> None:
     _, index, vectors = built
     allowed = np.arange(len(vectors)) % 2 == 0

@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 
 from vidx.vectors._exact import best_of
-from vidx.vectors._selection import Selection, each, read_mapped
+from vidx.vectors._selection import Selection, each, read_ahead, read_mapped
 
 NEEDS_GATE = False
 
@@ -34,6 +34,7 @@ def build(vectors: np.ndarray, seed: int = 0) -> FlatIndex:
 
 def opened(path: Path, vectors: np.ndarray, settings: dict[str, Any]) -> FlatIndex:
     """The index that was saved at `path`, its codes mapped into memory, over the vectors it was built of."""
+    read_ahead(path)
     return FlatIndex(read_mapped(path), vectors)
 
 
