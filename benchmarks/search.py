@@ -208,7 +208,7 @@ def measure(store: Store, archive: Archive, exact: np.ndarray, in_parquet: bool)
 
 
 def filtered(store: Store, archive: Archive) -> dict[str, dict[str, Any]]:
-    """Searches of what a filter leaves, by the share of all that it leaves: times, how many found, and how many right."""
+    """Searches of what a filter leaves, by the share that it leaves: times, how many are found, how many are right."""
     collection, queries, figures = Reader(store, SPACE).collection, archive.queries()[:20], {}
     for share in (0.5, 0.01, 0.0001, 0.0):
         kept = np.flatnonzero(np.random.default_rng(3).random(archive.n) < share)

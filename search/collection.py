@@ -18,7 +18,6 @@ from vidx.vectors import _generations
 from vidx.vectors._exact import best_of, scores_of
 from vidx.vectors._generations import Generation
 
-
 _ROUNDING = 1e-8  # of a variance that is a difference of sums of single-precision products
 
 

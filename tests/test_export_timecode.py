@@ -56,6 +56,7 @@ def counted(counting: Timecode, dropped: int) -> Iterator[str]:
                     yield f"00:{minute:02d}:{second:02d}{separator}{frame:02d}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("counting", "dropped"), [(DROP_30, 2), (DROP_60, 4), (Timecode(30 * NTSC), 0)])
 def test_an_hour_of_timecode_counts_as_the_rule_says_word_by_word(counting: Timecode, dropped: int) -> None:
     texts = list(counted(counting, dropped))

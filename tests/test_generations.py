@@ -24,6 +24,8 @@ from vidx.tests.made_store import DIM, SPACE, Archive, unit
 from vidx.vectors import _generations
 from vidx.vectors.ivf import IvfIndex
 
+pytestmark = pytest.mark.slow
+
 TIERS = ("flat", "ivf")  # of so few clips every cluster is scanned, so that both are exact
 
 
@@ -37,26 +39,34 @@ def grow(archive: Archive, rng: np.random.Generator, names: str) -> None:
         archive.add(name, drifting(rng, int(rng.integers(1, 30))), [f"/{name}.mp4".encode()])
 
 
-@pytest.fixture
-def archive(store: Store) -> Archive:
-    made = Archive(store)
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    made = Archive(Store.create(tmp_path_factory.mktemp("template") / "store"))
     grow(made, np.random.default_rng(0), "abcdefgh")
     return made
+
+
+@pytest.fixture
+def archive(template: Archive, tmp_path: Path) -> Archive:
+    copied = shutil.copytree(template.store.path, tmp_path / "copy")
+    return Archive(Store.open(copied), dict(template.vectors), dict(template.ids))
 
 
 def agrees_with_hand(archive: Archive) -> None:
     """Every way to rank gives what a scan of all vectors gives, and the background is that of all clips."""
     rng = np.random.default_rng(9)
     everything = np.concatenate(list(archive.vectors.values())).astype(np.float64)
+    snapshot = Snapshot(archive.store)
+    collection = open_collection(snapshot, SPACE)
     for by in ("clip", "moment", "video"):
         query = unit(rng.standard_normal(DIM))
-        found = archive.search(query, 12, by)
+        ranked, _ = search_vectors(snapshot, SPACE, [query], SearchOptions(k=12, by=by))
+        found = [hit for hit, _ in ranked]
         expected = archive.by_hand(query, by)[:12]
         assert [(hit.clip_ids, hit.video_id) for hit in found] == [(ids, video) for ids, video, *_ in expected]
         np.testing.assert_allclose([hit.score for hit in found], [row[2] for row in expected], atol=2e-6)
-        background = open_collection(Snapshot(archive.store), SPACE).background(query)
         scores = everything @ query
-        assert background == pytest.approx((scores.mean(), scores.std()), abs=1e-6)
+        assert collection.background(query) == pytest.approx((scores.mean(), scores.std()), abs=1e-6)
 
 
 def used(archive: Archive) -> tuple[str | None, int, int]:
