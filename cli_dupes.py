@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidx.cli_options import output_options, store_option
+from vidx.cli_options import number, output_options, store_option
 from vidx.config import default_store
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _SHORT = ("kind", "similarity", "from_a", "to_a", "from_b", "to_b", "file_a", "f
     "--min-similarity",
     type=click.FloatRange(0, 1, min_open=True),
     default=_MIN_SIMILARITY,
+    callback=number,
     show_default=True,
     metavar="COSINE",
     help="How alike two clips must be.",

@@ -53,7 +53,10 @@ _STRICT = 3  # exit code of `--strict` where files failed
 @click.option("--retry-failed", is_flag=True, help="Try files again that failed before.")
 @click.option("--break-lock", is_flag=True, help="Take over a lock that another host left behind.")
 @click.option("--rebuild-index", is_flag=True, help="Build the search index again; without FOLDER, nothing else.")
-@click.option("--tier", help="Of --rebuild-index, and from then on: flat or ivf.  [default: by the number of clips]")
+@click.option(
+    "--tier",
+    help="Of --rebuild-index and of builds that come by themselves: flat or ivf.  [default: by the number of clips]",
+)
 @click.option("--roll-back-index", is_flag=True, help="Go back to the search index before; nothing else.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if any file failed or is partial.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON event per line on standard output.")

@@ -51,8 +51,17 @@ def instant(_context: click.Context, _parameter: click.Parameter, value: str | N
     return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
+def number(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    """What is a number. Raises BadParameter for NaN, which is in every range that click knows."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("give a number")
+    return value
+
+
 def gibibytes(_context: click.Context, _parameter: click.Parameter, value: float) -> int:
-    """From GB to bytes."""
+    """From GB to bytes. Raises BadParameter."""
+    if math.isnan(value):
+        raise click.BadParameter("give a number")
     return round(value * 2**30)
 
 

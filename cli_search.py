@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from vidx.cli_options import duration, instant, output_options, store_option
+from vidx.cli_options import duration, instant, number, output_options, store_option
 from vidx.config import SearchOptions, default_store
 from vidx.errors import InputError
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--min-score",
     type=float,
+    callback=number,
     metavar="Z",
     help="Only hits at least Z standard deviations above the mean clip for this query.",
 )
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     "handles_s",
     type=click.FloatRange(0, 3600),
     default=0,
+    callback=number,
     metavar="SECONDS",
     help="More of the video around each hit, for m3u, edl, otio and --cut.",
 )

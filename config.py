@@ -83,7 +83,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         _settle(self)
         infinity = float("inf")  # which NaN does not reach
-        _check_ranges(self, k=(1, 10_000), rerank=(0, 1000), within_s=(0, 86400), min_score=(-infinity, infinity))
+        _check_ranges(self, k=(1, 10_000), rerank=(0, 1000), within_s=(1e-3, 86400), min_score=(-infinity, infinity))
         _check_choice("by", self.by, "moment", "clip", "video")
 
 

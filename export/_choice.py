@@ -19,9 +19,12 @@ def choose(name: str | None, out: Path | None, *abilities: str, terminal: bool) 
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise InputError(f"can't write {out}", hint="-o takes a file in a folder that exists")
     chosen = _find(name or (out.suffix[1:].lower() if out is not None else "table"), abilities)
-    if chosen is None and name is not None:
+    if chosen is None:
         known = [other for other in available("export") if _find(other, abilities)]
-        raise UnknownChoice(f"no --format called {name!r}", hint=f"choose from: {', '.join(known)}")
+        if name is not None:
+            raise UnknownChoice(f"no --format called {name!r}", hint=f"choose from: {', '.join(known)}")
+        if out is not None and out.suffix[1:].lower() in available("export"):
+            raise InputError(f"this command can't write {out.suffix}", hint=f"choose from: {', '.join(known)}")
     if out is None and terminal and getattr(chosen, "BINARY", False):
         raise InputError(f"--format {name} is not for a terminal", hint="name a file with -o FILE")
     return chosen or load("export", "table")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Integral
 from threading import Lock
 
 import numpy as np
 
+from vidx.errors import InputError
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
 from vidx.search.collection import Collection, open_collection
+
+_UNIT = 1e-3  # that a norm may be from 1
 
 
 class Reader:
@@ -46,6 +50,17 @@ class Reader:
     def retrieve(self, vector: np.ndarray, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The k best clips for a unit vector float32 (dim,): cosines float32 (m,) and clip ids int64 (m,).
 
-        Best first, ties by clip id; m is k, or the number of clips where that is smaller.
+        Best first, ties by clip id; m is k, or the number of clips where that is smaller. Raises InputError for what is
+        no unit vector of the space, and for a k below 1.
         """
-        return self.collection.search(vector, k)
+        collection, query = self.collection, np.asarray(vector)
+        if query.shape != (self._space.dim,) or query.dtype.kind != "f":
+            raise InputError(
+                f"a query is a vector of {self._space.dim} floats, not {query.dtype} of shape {query.shape}"
+            )
+        query = query.astype(np.float32, copy=False)
+        if not abs(float(np.linalg.norm(query)) - 1) <= _UNIT:
+            raise InputError("a query is of unit norm", hint="divide it by its norm")
+        if not isinstance(k, Integral) or k < 1:
+            raise InputError(f"k can't be {k!r}", hint="give a whole number from 1")
+        return collection.search(query, int(k))

@@ -203,5 +203,5 @@ def _building(parent: Path) -> Iterator[Path]:
         raise StoreLocked(f"the index in {parent} is being built by another process", hint="wait for it") from None
     except OSError as error:
         raise StoreError(
-            f"can't write the index in {parent}: {error.strerror or error}", hint="free some space; searches go on"
+            f"can't write the index in {parent}: {error.strerror or error}", hint="mend that; searches go on without"
         ) from error

@@ -24,6 +24,8 @@ def index_troubles(snapshot: Snapshot, space: Space) -> Iterator[str]:
     folder = index_folder(snapshot.store, space)
     current = _generations.current_name(folder)
     names = _generations.names(folder)
+    if current is None and names:
+        yield f"CURRENT of the index of {space.name} names no generation"
     if current is not None and current not in names:
         yield f"the index of {space.name} should be {current}, which is not there"
     for name in names:

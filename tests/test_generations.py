@@ -173,6 +173,26 @@ def test_two_generations_are_kept_and_the_older_can_be_gone_back_to(archive: Arc
     agrees_with_hand(archive)
 
 
+def test_after_a_roll_back_the_generation_in_use_is_the_one_that_is_kept(archive: Archive) -> None:
+    for _ in range(2):
+        rebuild(archive.store, SPACE)
+    roll_back(archive.store, SPACE)
+    assert rebuild(archive.store, SPACE).name == "g000003"
+    assert _generations.names(index_folder(archive.store, SPACE)) == ["g000001", "g000003"]
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("nonsense")])
+def test_without_a_current_the_newest_is_used_and_that_is_told(
+    archive: Archive, harm: Callable[[Path], object]
+) -> None:
+    rebuild(archive.store, SPACE)
+    harm(index_folder(archive.store, SPACE) / "CURRENT")
+    assert used(archive)[0] == "g000001"
+    assert "names no generation" in open_collection(Snapshot(archive.store), SPACE).trouble
+    assert any("names no generation" in trouble for trouble in index_troubles(Snapshot(archive.store), SPACE))
+    agrees_with_hand(archive)
+
+
 def test_there_is_nothing_to_go_back_to_at_first(archive: Archive) -> None:
     with pytest.raises(StoreError, match="no other generation"):
         roll_back(archive.store, SPACE)

@@ -11,6 +11,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
+from vidx.errors import InputError
 from vidx.schema.live import Ranges
 from vidx.schema.store import Store
 from vidx.search import collection
@@ -76,6 +77,35 @@ def test_a_search_does_not_wait_for_a_refresh(archive: Archive) -> None:
         asking.start()
         asking.join(30)
         assert not asking.is_alive()
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        np.ones(DIM, np.float32),
+        np.zeros(DIM, np.float32),
+        np.full(DIM, np.nan, np.float32),
+        np.eye(DIM, dtype=np.float32)[:1],
+        np.eye(DIM + 1, dtype=np.float32)[0],
+        np.eye(DIM, dtype=np.int64)[0],
+        np.eye(DIM, dtype=complex)[0],
+        [1.0],
+    ],
+)
+def test_what_is_no_unit_vector_is_refused(archive: Archive, vector: object) -> None:
+    with pytest.raises(InputError, match="a query is"):
+        Reader(archive.store, SPACE).retrieve(vector)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, None])
+def test_a_number_of_hits_that_makes_no_sense_is_refused(archive: Archive, k: object) -> None:
+    with pytest.raises(InputError, match="k can't be"):
+        Reader(archive.store, SPACE).retrieve(archive.vectors["a"][0], k)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_as_good(archive: Archive) -> None:
+    scores, ids = Reader(archive.store, SPACE).retrieve(archive.vectors["a"][0].astype(np.float64), np.int64(2))
+    assert (scores.dtype, ids.dtype, len(ids)) == (np.float32, np.int64, 2)
 
 
 @pytest.mark.slow

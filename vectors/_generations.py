@@ -26,7 +26,6 @@ from vidx.schema.live import Clips, Ranges
 from vidx.vectors import Index
 
 FORMAT = 1
-_KEPT = 2  # generations
 _HEAD_BYTES = 4096  # of each file are compared when it is opened
 _ARRAYS = ("clip_ids", "vectors", "times", "ranges", "sums")
 _NAME = re.compile(r"g\d{6,}")
@@ -60,11 +59,11 @@ def current_name(folder: Path) -> str | None:
 
 def open_current(folder: Path) -> tuple[Generation | None, str]:
     """The generation in use, else the newest other one that opens, else None; and what was wrong, in words."""
-    trouble = ""
-    first = current_name(folder)
-    if first is None:
+    first, known = current_name(folder), names(folder)
+    if first is None and not known:
         return None, ""
-    for name in [first, *(other for other in reversed(names(folder)) if other != first)]:
+    trouble = "" if first is not None else f"CURRENT of {folder} names no generation"
+    for name in [*([first] if first else []), *(other for other in reversed(known) if other != first)]:
         try:
             return open_generation(folder / name), trouble
         except StoreDamaged as error:
@@ -111,7 +110,7 @@ def new_arrays(folder: Path, ranges: Ranges, dim: int) -> Clips:
 
 
 def finish(folder: Path, parent: Path, index: Index, sums: np.ndarray, meta: dict[str, Any]) -> str:
-    """Write what is left of a generation, give it its name, switch to it, and remove all but the last two."""
+    """Write what is left of a generation, give it its name, and switch to it. Raises OSError."""
     np.save(folder / "sums.npy", sums)
     index.save(folder / "index.faiss")
     files = {}
@@ -123,22 +122,29 @@ def finish(folder: Path, parent: Path, index: Index, sums: np.ndarray, meta: dic
     last = max((int(name[1:]) for name in names(parent)), default=0)
     name = f"g{last + 1:06d}"
     folder.rename(parent / name)
-    switch(parent, name)
+    try:
+        switch(parent, name)
+    except OSError:
+        shutil.rmtree(parent / name, ignore_errors=True)
+        raise
     return name
 
 
 def switch(parent: Path, name: str) -> None:
-    """Make a generation the one in use, and remove all but it and the newest other one."""
-    write_atomically(parent / "CURRENT", f"{name}\n".encode())
+    """Make a generation the one in use, and remove all but it and the one that was."""
     others = [other for other in names(parent) if other != name]
-    for old in others[: max(0, len(others) - (_KEPT - 1))]:
-        shutil.rmtree(parent / old, ignore_errors=True)
+    before = current_name(parent)
+    write_atomically(parent / "CURRENT", f"{name}\n".encode())
+    kept = before if before in others else others[-1] if others else None
+    for old in others:
+        if old != kept:
+            shutil.rmtree(parent / old, ignore_errors=True)
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
     """Raises OSError, ValueError, KeyError, TypeError."""
     meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    if meta.pop("sha256") != _digest(meta):
+    if meta.pop("sha256", None) != _digest(meta):
         raise ValueError("meta.json is not what was written")
     if meta["format"] != FORMAT:
         raise ValueError(f"it is of format {meta['format']}")
