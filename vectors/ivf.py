@@ -33,6 +33,7 @@ def build(vectors: np.ndarray, seed: int = 0) -> IvfIndex:
     )
     codes.cp.seed, codes.cp.niter, codes.cp.min_points_per_centroid = seed + 1, 10, 1
     codes.cp.max_points_per_centroid = _TRAINED_ON
+    codes.cp.spherical = False  # scaled centres rank loose clusters too high, and fill them unevenly
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[: clusters * _TRAINED_ON])
     codes.train(np.ascontiguousarray(vectors[chosen]))
     for at in range(0, n, _BLOCK_ROWS):
@@ -62,10 +63,10 @@ class IvfIndex:
         return {"n_probed": self._n_probed}
 
     def widths(self) -> list[IvfIndex]:
-        """The same index scanning 16, 32 ... clusters, up to a quarter of them: beyond, an exact scan is as quick."""
+        """The same index scanning 16, 24, 32, 48 ... clusters, up to a quarter: beyond, an exact scan is as quick."""
+        steps = [n for power in range(4, 16) for n in (2**power, 3 * 2 ** (power - 1))]
         most = max(16, self._codes.nlist // 4)
-        tried = [min(16 * 2**step, self._codes.nlist) for step in range(13) if 16 * 2**step <= most]
-        return [IvfIndex(self._codes, self._vectors, n_probed) for n_probed in tried]
+        return [IvfIndex(self._codes, self._vectors, min(n, self._codes.nlist)) for n in steps if n <= most]
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """See `vidx.vectors.Index.search`; the nearest rows are found with the recall that the index proved."""
