@@ -167,8 +167,14 @@ class HalvingPool(nn.Module):
     """Averages 3 x 3 neighbours at every second pixel, counting only those inside the picture."""
 
     def forward(self, frames: Tensor) -> Tensor:
-        odd = [size % 2 for size in frames.shape[3:]]
-        return F.avg_pool3d(frames, (1, 3, 3), (1, 2, 2), (0, *odd), ceil_mode=True, count_include_pad=False)
+        rows, columns = frames.shape[3:]
+        ones = torch.ones(1, 1, 1, rows, columns, dtype=frames.dtype, device=frames.device)
+
+        def ninth_of_sums(maps: Tensor) -> Tensor:
+            """Even sides get a row or column of zeros at their end, odd ones one on both sides."""
+            return F.avg_pool3d(F.pad(maps, (columns % 2, 1, rows % 2, 1)), (1, 3, 3), (1, 2, 2))
+
+        return ninth_of_sums(frames) / ninth_of_sums(ones)
 
 
 class Block(nn.Module):

@@ -125,7 +125,7 @@ def test_python_dash_m_runs_the_command_too() -> None:
         (["search", "a cat", "--min-score", "nan"], ["give a number"]),
         (["search", "a cat", "--format", "m3u", "--handles", "nan"], ["give a number"]),
         (["search", "a cat", "--handles", "2"], ["--handles is of --cut"]),
-        (["search", "a cat", "--within", "5 m"], ["30s, 5m or 1h"]),
+        (["search", "a cat", "--within", "soon"], ["30s, 5m or 1h"]),
         (["search", "a cat", "--after", "yesterday"], ["2024-05-31"]),
         (["search", "a cat", "--tag-set", "x"], ["--tag-set is of --where"]),
         (["dupes", "--min-similarity", "nan"], ["give a number"]),

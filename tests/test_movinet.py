@@ -196,6 +196,20 @@ def test_logits_are_those_of_the_definition(form, side):
     assert network(clip)[0].numpy() == pytest.approx(naive_logits(form, state, clip[0].numpy()), abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 5), (3, 4), (7, 6)])
+def test_pooling_averages_what_is_inside_the_picture(size):
+    from vidx.encoders._movinet_network import HalvingPool
+
+    frames = torch.randn(2, 3, 2, *size, generator=torch.Generator().manual_seed(0))
+    pooled = HalvingPool()(frames)
+    assert pooled.shape[3:] == tuple((side + 1) // 2 for side in size)
+    for row in range(pooled.shape[3]):
+        for column in range(pooled.shape[4]):
+            top, left = 2 * row - size[0] % 2, 2 * column - size[1] % 2
+            inside = frames[..., max(top, 0) : top + 3, max(left, 0) : left + 3]
+            torch.testing.assert_close(pooled[..., row, column], inside.mean((3, 4)), atol=1e-6, rtol=0)
+
+
 # As a stream
 
 
