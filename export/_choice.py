@@ -9,6 +9,8 @@ from types import ModuleType
 from vidx.errors import InputError, UnknownChoice
 from vidx.plugins import available, load
 
+_FORMATS = ("to_text", "write", "to_timeline")
+
 
 def choose(name: str | None, out: Path | None, *abilities: str, terminal: bool) -> ModuleType:
     """The format of that name that has one of the functions; without a name, as `out` ends, else `table`.
@@ -23,7 +25,7 @@ def choose(name: str | None, out: Path | None, *abilities: str, terminal: bool) 
         known = [other for other in available("export") if _find(other, abilities)]
         if name is not None:
             raise UnknownChoice(f"no --format called {name!r}", hint=f"choose from: {', '.join(known)}")
-        if out is not None and out.suffix[1:].lower() in available("export"):
+        if out is not None and _find(out.suffix[1:].lower(), _FORMATS):
             raise InputError(f"this command can't write {out.suffix}", hint=f"choose from: {', '.join(known)}")
     if out is None and terminal and getattr(chosen, "BINARY", False):
         raise InputError(f"--format {name} is not for a terminal", hint="name a file with -o FILE")

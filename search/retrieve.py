@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vidx.config import SearchOptions
-from vidx.errors import StoreMissing, UnknownChoice
+from vidx.errors import StoreMissing
 from vidx.search.collection import Background, Collection
 from vidx.search.moments import moments
 from vidx.vectors._exact import scores_of
 
-BY = ("moment", "clip", "video")
 # Cosine from which two clips show the same; docs/explanation/dupes.md has what was measured.
 SAME = 0.95
 
@@ -38,10 +37,8 @@ def retrieve(
     """The k best clips, moments or videos for a unit vector float32 (dim,), best first, ties by clip id.
 
     `kept`, ascending ids int64 (n,), are the clips that may be hits or parts of them; None means all. Raises
-    StoreMissing where the space has no clip, UnknownChoice for a `by` that does not exist.
+    StoreMissing where the space has no clip.
     """
-    if options.by not in BY:
-        raise UnknownChoice(f"can't rank by {options.by!r}", hint=f"choose from: {', '.join(BY)}")
     if collection.live.n_clips == 0:
         raise StoreMissing(
             f"no video is indexed with {collection.space.encoder} yet", hint="run `vidx index FOLDER` first"

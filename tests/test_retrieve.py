@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 from vidx.config import SearchOptions
-from vidx.errors import InputError, StoreDamaged, StoreMissing, UnknownChoice
+from vidx.errors import InputError, StoreDamaged, StoreMissing
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 from vidx.schema.writer import writing
@@ -185,9 +185,9 @@ def test_a_clip_without_a_stored_picture_has_none(archive_of_many: Archive) -> N
 
 
 def test_an_unknown_way_to_rank_is_refused(archive_of_many: Archive) -> None:
-    with pytest.raises(UnknownChoice, match="'scene'") as caught:
+    with pytest.raises(InputError, match="'scene'") as caught:
         archive_of_many.search(unit(np.ones(DIM)), 1, "scene")
-    assert caught.value.hint == "choose from: moment, clip, video"
+    assert "moment, clip, video" in caught.value.hint
 
 
 def test_a_space_without_clips_says_that_nothing_is_indexed(store: Store) -> None:
