@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +30,9 @@ def found(archive: Archive, query: np.ndarray, **options: Any) -> list[Hit]:
     return [hit for hit, _ in search_vectors(Snapshot(archive.store), SPACE, [query], SearchOptions(**options))[0]]
 
 
-@pytest.fixture
-def archive(store: Store) -> Archive:
-    made, rng = Archive(store), np.random.default_rng(1)
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    made, rng = Archive(Store.create(tmp_path_factory.mktemp("ask") / "store")), np.random.default_rng(1)
     for name in "abcdef":
         made.add(name, unit(rng.standard_normal((20, DIM))), [f"/{name}.mp4".encode()])
     return made
@@ -84,9 +87,9 @@ def recorded(archive: Archive, name: str, created_at: str | None, modified_at: d
         writer.commit(SPACE.name, Commit(videos=[row], files=[file]))
 
 
-@pytest.fixture
-def camera(store: Store) -> Archive:
-    made = Archive(store)
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    made = Archive(Store.create(tmp_path_factory.mktemp("camera") / "store"))
     later = NOON + timedelta(days=3)
     recorded(made, "morning", "2024-05-31T08:00:00.000000Z", later)
     recorded(made, "noon", "2024-05-31T12:00:00.000000Z", later)
@@ -134,7 +137,8 @@ def tag(archive: Archive, tag_set: str, rows: list[tuple[str, float | None, floa
     write_deltalake(tables.open_table(path), tables.table(tables.TAGS, made), mode="append")
 
 
-def test_a_condition_may_ask_for_tags_that_overlap_the_clip(archive: Archive) -> None:
+def test_a_condition_may_ask_for_tags_that_overlap_the_clip(archive: Archive, tmp_path: Path) -> None:
+    archive = replace(archive, store=Store.open(shutil.copytree(archive.store.path, tmp_path / "tagged")))
     tag(archive, "older", [("a", 0.0, 10.0, "jumping", 0.5)])
     stairs = "climbing stairs"
     tag(

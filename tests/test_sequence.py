@@ -48,10 +48,10 @@ def found(archive: Archive, *events: np.ndarray, **options: object) -> list[Hit]
     return [hit for hit, _ in search_vectors(Snapshot(archive.store), SPACE, list(events), chosen)[0]]
 
 
-@pytest.fixture
-def archive(store: Store) -> Archive:
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """Clips of 10 s of nothing in particular, with events 0 and 1 at certain places."""
-    made, rng = Archive(store), np.random.default_rng(0)
+    made, rng = Archive(Store.create(tmp_path_factory.mktemp("sequence") / "store")), np.random.default_rng(0)
     for name, events in {
         "in order": {3: 0, 5: 1},
         "the wrong way round": {3: 1, 5: 0},
