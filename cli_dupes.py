@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidx.cli_options import number, output_options, store_option
-from vidx.config import default_store
+from vidx.config import MIN_SIMILARITY, default_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from vidx.search.dupes import Dupes, Duplicate
-
-_MIN_SIMILARITY = 0.92  # vidx.search.dupes.MIN_SIMILARITY; to import that for --help would import NumPy
 
 _FIELDS: dict[str, type] = {
     **{"kind": str, "similarity": float},
@@ -34,7 +32,7 @@ _SHORT = ("kind", "similarity", "from_a", "to_a", "from_b", "to_b", "file_a", "f
 @click.option(
     "--min-similarity",
     type=click.FloatRange(0, 1, min_open=True),
-    default=_MIN_SIMILARITY,
+    default=MIN_SIMILARITY,
     callback=number,
     show_default=True,
     metavar="COSINE",

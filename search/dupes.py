@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidx.config import MIN_SIMILARITY
 from vidx.errors import StoreMissing, UnknownChoice
 from vidx.schema.live import Clips
 from vidx.schema.snapshot import Snapshot
@@ -23,7 +24,6 @@ from vidx.search.retrieve import Span
 
 BY = ("video", "segment")
 KINDS = ("video", "contained", "segment")
-MIN_SIMILARITY = 0.92  # docs/explanation/dupes.md has what others give
 _COVERED = 0.8  # of a video's clips that must match for it to be a copy, or to be contained
 
 

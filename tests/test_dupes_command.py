@@ -17,11 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from vidx import cli_dupes
 from vidx.cli_dupes import dupes
 from vidx.errors import UnknownChoice
 from vidx.schema.store import Store
-from vidx.search.dupes import MIN_SIMILARITY
 from vidx.tests.test_dupes import copied, scenes, stored
 
 NAMES = [
@@ -98,10 +96,6 @@ def test_what_is_left_out_is_told_of(store: Store) -> None:
 def test_an_unknown_format_is_refused_before_anything_is_compared(filled: Path) -> None:
     with pytest.raises(UnknownChoice, match="'xml'"):
         run(filled, "--format", "xml")
-
-
-def test_the_default_of_the_command_is_that_of_the_library() -> None:
-    assert cli_dupes._MIN_SIMILARITY == MIN_SIMILARITY
 
 
 def test_help_imports_nothing_heavy() -> None:

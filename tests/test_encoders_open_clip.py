@@ -165,7 +165,9 @@ def test_a_run_without_the_tokenizer_ends_before_there_is_a_store(
     assert [record for record in caplog.records if "pretrained" in record.getMessage()] == []
 
 
-@pytest.mark.parametrize("name", ["clip:hf-hub:x/y", "clip:local-dir:/tmp/x", "clip:local-dir:/tmp/x/openai"])
+@pytest.mark.parametrize(
+    "name", ["clip:hf-hub:x/y", "clip:local-dir:/some/folder", "clip:local-dir:/some/folder/openai"]
+)
 def test_what_open_clip_would_fetch_or_read_from_elsewhere_is_refused_at_once(name: str) -> None:
     from vidx import encoders
 

@@ -340,7 +340,7 @@ def test_a_tier_that_there_is_not_is_refused(archive: Archive) -> None:
     assert not index_folder(archive.store, SPACE).exists()
 
 
-@pytest.mark.parametrize("n", [1, 5, 16])
+@pytest.mark.parametrize("n", [1, 5, 16, 40])
 def test_few_clips_can_be_indexed_in_every_tier(store: Store, n: int) -> None:
     made = Archive(store)
     made.add("a", drifting(np.random.default_rng(8), n), [b"/a.mp4"])
