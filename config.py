@@ -16,9 +16,7 @@ _SPAN_S = (0.1, 86400)  # of lengths of time that make sense
 
 CLIP_S = 10.0  # window length of a new video when the user names none
 STRIDE_S = 10.0
-MIN_SIMILARITY = (
-    0.92  # cosine from which clips count as near duplicates; docs/explanation/dupes.md has what others give
-)
+MIN_SIMILARITY = 0.92  # cosine from which clips count as near duplicates, measured in docs/explanation/dupes.md
 
 
 @dataclass(frozen=True, kw_only=True)
