@@ -40,6 +40,10 @@ class VideoTextEncoder(Protocol):
     def device(self) -> str:
         """Where the video tower runs; asking may load torch."""
 
+    @property
+    def logit_scale(self) -> float:
+        """What cosines with labels are multiplied with before a softmax over them."""
+
     def encode_video(self, frames: np.ndarray) -> np.ndarray:
         """Takes uint8 (B, T, H, W, 3) of the spec's size; returns float32 (B, dim), rows of unit norm."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidx.encoders._label_sets import published_names
 from vidx.errors import WeightsMisfit
 from vidx.pixels import Normalisation, normalise
 
@@ -38,7 +38,7 @@ def class_labels(n_classes: int, given: Sequence[str] | None = None) -> list[str
     if given is not None:
         return list(given)
     if n_classes == _KINETICS_600:
-        return files("vidx.encoders").joinpath("_data/kinetics600.txt").read_text(encoding="utf-8").splitlines()
+        return published_names("kinetics600")
     return [f"class {number}" for number in range(n_classes)]
 
 

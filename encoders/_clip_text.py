@@ -123,6 +123,15 @@ class ClipText:
         return result
 
 
+def kept_scale(path: Path) -> float | None:
+    """The learned scale of logits that was written beside a text tower, None where there is none."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return float((file.metadata() or {})["logit_scale"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
 def _mapped(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of a safetensors file that are of known types, by name, each a view into the mapped file."""
     with open(path, "rb") as file:

@@ -15,8 +15,6 @@ from vidx.encoders._temporal import BLOCK_SHIFT, TOKEN_CONVOLUTION, JointTower, 
 from vidx.encoders._towers import HEAD_WIDTH, TextSide, activation_of, side_px, text_tower, unit, vision_tower
 from vidx.errors import WeightsMisfit
 
-TEST_SCALE = 100.0  # what cosines are multiplied with at test time
-
 
 class FramesNetwork(nn.Module):
     """`visual` encodes pictures, `head` a video's frames, `text` token ids. A joint tower encodes videos by itself.

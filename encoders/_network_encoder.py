@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidx.encoders._clip_text import kept_scale
 from vidx.encoders._spec import EncoderSpec
 from vidx.encoders._tokenizer import token_ids
 from vidx.encoders._weights import located, weights_folder
@@ -81,7 +82,7 @@ class NetworkEncoder:
         loaded = {file.role: read_checkpoint(located(file, self.spec.name)) for file in self.spec.weights}
         network = self._from_state_dict(loaded["video"], text_state=loaded.get("text"), **self._facts)
         self._check_size(network)
-        self._keep_text_side(network.text_side())
+        self._keep_text_side(network)
         return network.to(self.device)
 
     @cached_property
@@ -90,6 +91,14 @@ class NetworkEncoder:
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @cached_property
+    def logit_scale(self) -> float:
+        """The authors' scale for tests, else the learned one."""
+        if self.spec.test_scale is not None:
+            return self.spec.test_scale
+        kept = kept_scale(self._text_file)
+        return float(self.network.logit_scale.exp()) if kept is None else kept
 
     @property
     def precision(self) -> str:
@@ -119,13 +128,17 @@ class NetworkEncoder:
         """Where the text tower lies by itself, by the digest of the file it came from."""
         return weights_folder() / "text" / f"{self.spec.weights[-1].sha256}.safetensors"
 
-    def _keep_text_side(self, side: TextSide | None) -> None:
+    def _keep_text_side(self, network: Any) -> None:
         from safetensors.torch import save_file
 
-        if side is None or self._text_file.exists():
+        side: TextSide | None = network.text_side()
+        of_tower_alone = self.spec.test_scale is not None  # several networks may have been made from one CLIP
+        if side is None or (self._text_file.exists() and (of_tower_alone or kept_scale(self._text_file) is not None)):
             return
         aside = self._text_file.with_suffix(f".{os.getpid()}")
         facts = {"heads": str(side.heads), "activation": side.activation}
+        if not of_tower_alone:
+            facts["logit_scale"] = repr(float(network.logit_scale.exp()))
         with suppress(OSError):  # it only saves time
             aside.parent.mkdir(parents=True, exist_ok=True)
             save_file({key: tensor.contiguous() for key, tensor in side.tensors.items()}, aside, facts)

@@ -114,6 +114,12 @@ class OpenClipNetwork(nn.Module):
         features: Tensor = self.model.encode_text(tokens)
         return features
 
+    @property
+    def logit_scale(self) -> Tensor:
+        """Its logarithm, a scalar."""
+        scale: Tensor = self.model.logit_scale
+        return scale
+
     def text_side(self) -> TextSide | None:
         """The text tower, where it is one like OpenAI's."""
         if not isinstance(self.model, open_clip.CLIP):

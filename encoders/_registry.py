@@ -15,6 +15,7 @@ from vidx.schema.records import Preprocess
 from vidx.schema.spaces import Space
 
 _HUB = "hf://"
+TEST_SCALE = 100.0  # what cosines are multiplied with in the tests of Text4Vis and ActionCLIP
 RELEASED_HEAD = "Transf"  # of every checkpoint that Text4Vis' and ActionCLIP's authors released
 
 
@@ -87,6 +88,7 @@ def spec_from(name: str, facts: dict[str, Any]) -> EncoderSpec:
         ),
         weights=tuple(weights),
         templates=_TEMPLATES.get(facts["family"], ()),
+        test_scale=TEST_SCALE if facts["family"] in ("text4vis", "actionclip") else None,
         classifies=facts["family"] in _CLASSIFIERS,
         patch_px=facts.get("patch_px"),
     )

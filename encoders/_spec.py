@@ -38,6 +38,7 @@ class EncoderSpec:
     space: Space  # its weights are complete in a spec that `here` returned
     weights: tuple[WeightsFile, ...]
     templates: tuple[str, ...] = ()  # that its authors put labels into; a search takes texts as they are
+    test_scale: float | None = None  # what its authors multiply cosines with when they test; None: the learned scale
     classifies: bool = False  # gives labels of its own, and no vectors to search
     patch_px: int | None = None  # side of the patches of its vision tower, where other towers are as large
 

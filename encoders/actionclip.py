@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vidx.encoders import EncoderSpec
-from vidx.encoders._registry import RELEASED_HEAD, registered
+from vidx.encoders._registry import RELEASED_HEAD, TEST_SCALE, registered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,6 @@ def reference_outputs(
     network: FramesNetwork, inputs: Mapping[str, Tensor], facts: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """What a reference file holds after `output.`; token rows are prompt-major, video rows video-major."""
-    from vidx.encoders._frames_network import TEST_SCALE
     from vidx.encoders._towers import unit
 
     pixels = inputs["frames"]

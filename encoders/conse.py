@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _TOP_CLASSES = 15
 _DIM = 384
+_SCALE = 20.0  # not learned; docs/explanation/tags.md has what others gave
 _CHUNK = 16  # frames; the activations of more are mapped anew by the allocator at every layer, which doubles the time
 _SIDE_PX = 260  # EfficientNet-Lite2
 _INSTALL = "run `pip install 'vidx[conse]'`"
@@ -88,6 +89,7 @@ class ConSE:
     """See `vidx.encoders.VideoTextEncoder`."""
 
     precision = "float32"
+    logit_scale = _SCALE
 
     def __init__(self, spec: EncoderSpec) -> None:
         self.spec = spec

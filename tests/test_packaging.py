@@ -58,7 +58,7 @@ def test_a_wheel_holds_all_code_and_data_and_its_command_runs(tmp_path: Path) ->
         held = {name for name in archive.namelist() if name.startswith("vidx/")}
         archive.extractall(tmp_path / "installed")
     code = set(ROOT.glob("*.py")) | {path for init in ROOT.glob("*/__init__.py") for path in init.parent.glob("*.py")}
-    data = {ROOT / "py.typed", *(ROOT / "encoders" / "_data").iterdir()}
+    data = {ROOT / "py.typed", *(ROOT / "encoders" / "_data").rglob("*.t*")}
     assert held == {f"vidx/{path.relative_to(ROOT)}" for path in code | data}
     run = "import sys; sys.path.insert(0, sys.argv.pop(1)); import vidx.cli; print(vidx.__file__); vidx.cli.main()"
     printed = subprocess.run(
