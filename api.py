@@ -8,14 +8,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidx.config import IndexOptions, SearchOptions, default_store
+from vidx.config import IndexOptions, SearchOptions, TagOptions, default_store
 from vidx.errors import InputError
 from vidx.schema.records import Answer
 
 if TYPE_CHECKING:
     from vidx.search.reader import Reader
+    from vidx.search.tags import Tagged
 
-_Options = TypeVar("_Options", IndexOptions, SearchOptions)
+_Options = TypeVar("_Options", IndexOptions, SearchOptions, TagOptions)
 
 
 class Archive:
@@ -59,6 +60,17 @@ class Archive:
             raise InputError(f"{strange[0]!r} is no text to look for", hint="files to search by are `like`")
         chosen = _options(SearchOptions, options)
         return search(Store.open(self.path), texts, chosen)
+
+    def tag(self, labels: str | Path | None = None, **options: Any) -> Tagged:
+        """Label all clips, from stored vectors; options are the other fields of TagOptions.
+
+        `labels` are a published set, or a file of them. The rows become the set of tags of that name, in place of the
+        one before. Raises VidxError.
+        """
+        from vidx.schema.store import Store
+        from vidx.search.tags import tag
+
+        return tag(Store.open(self.path), _options(TagOptions, {"labels": labels, **options}))
 
     def reader(self, encoder: str | None = None, *, gpu: bool = False) -> Reader:
         """The vectors of an encoder's space, else of the store's, held open for programs that ask many times.

@@ -16,6 +16,8 @@ from vidx.cli_encoders import encoders
 from vidx.cli_index import index, verify
 from vidx.cli_options import store_option
 from vidx.cli_search import search, sql
+from vidx.cli_tag import tag
+from vidx.cli_teach import teach
 from vidx.config import default_store
 from vidx.errors import Interrupted, VidxError
 
@@ -32,7 +34,7 @@ def vidx(debug: bool) -> None:
     """
 
 
-for command in (index, search, sql, dupes, encoders, verify):
+for command in (index, search, sql, tag, teach, dupes, encoders, verify):
     vidx.add_command(command)
 
 

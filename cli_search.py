@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--like", multiple=True, metavar="FILE[@SECONDS]", help="Look for what is like a picture, a video, or a clip of it."
 )
+@click.option("--taught", multiple=True, metavar="LABEL", help="Look for what `vidx teach` taught.")
 @click.option("--not", "unwanted", multiple=True, metavar="TEXT", help="Look less for what this describes.")
 @click.option("--then", multiple=True, metavar="TEXT", help="Followed, in the same video, by what this describes.")
 @click.option(
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     "--by", type=click.Choice(["moment", "clip", "video"]), default="moment", show_default=True, help="What a hit is."
 )
 @output_options("table, json, csv, parquet, m3u, edl or otio")
+@click.option("--tag", metavar="LABEL", help="Give the hits this label, in the set of tags `searches`.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet to this PNG file.")
 @click.option("--cut", "cut_into", type=click.Path(path_type=Path), metavar="DIR", help="Also cut each hit into DIR.")
 @click.option("--cut-copy", is_flag=True, help="Cut without encoding again, from the key frame before.")
@@ -78,12 +80,13 @@ def search(
     handles_s: float,
     **chosen: Any,
 ) -> int:
-    """Find moments by descriptions in words, by examples, or by both.
+    """Find moments by descriptions in words, by examples, by labels, or list what passes a filter.
 
     \b
       vidx search "a person climbing stairs"
       vidx search "a dog" "on a beach" --not "people" --after 2024-05-01
       vidx search "a person enters a room" --then "sits down" --within 30s
+      vidx search --where "label = 'climbing stairs' AND probability > 0.8"
     """
     from vidx.export._choice import choose
     from vidx.export._media import TimelineOptions, media_of

@@ -78,14 +78,50 @@ class SearchOptions:
     where: str | None = None  # SQL condition over the columns of vidx.schema.condition; None: all clips
     tag_set: str | None = None  # that label and probability are of in `where`; None: the one written to last
     like: tuple[str, ...] = ()  # files to search by, FILE or FILE@SECONDS
+    taught: tuple[str, ...] = ()  # labels of `vidx teach` to search by
     unwanted: tuple[str, ...] = ()  # texts of what is not looked for
     thumbnails: bool = False  # a picture for each hit, as a contact sheet needs
+    tag: str | None = None  # the hits get this label, in a set of tags of its own
 
     def __post_init__(self) -> None:
         _settle(self)
         infinity = float("inf")  # which NaN does not reach
         _check_ranges(self, k=(1, 10_000), rerank=(0, 1000), within_s=(1e-3, 86400), min_score=(-infinity, infinity))
         _check_choice("by", self.by, "moment", "clip", "video")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagOptions:
+    """What `vidx tag` says of the archive, and how sure it must be."""
+
+    labels: str | None = None  # a published set, or a file with a label on each line, or a .csv
+    taught: tuple[str, ...] = ()  # labels of `vidx teach`
+    tag_set: str | None = None  # under which name rows are kept, in place of older ones; None: that of the labels
+    encoder: str | None = None  # or the name of a space; None: the store's
+    mode: str = "single"  # one label of the set is right, or `multi`: each may be
+    background: Path | None = None  # file of texts for what is none of the labels; `multi` has some of its own
+    templates: tuple[str, ...] = ()  # with {} for the label; none: those of the encoder's authors
+    levels: tuple[str, ...] = ("clip",)  # what gets labels: clip | segment | video
+    top: int = 5  # labels of a clip or video at most
+    threshold: float | None = None  # least probability; None: calibrated, else 0, or 0.5 for segments and `multi`
+    calibrate: Path | None = None  # .csv with columns path, label and, if wanted, start_s and end_s
+    reliability: Path | None = None  # .png of how probabilities and truth agree on the sample
+    method: str = "platt"  # how probabilities are calibrated, or `isotonic`
+    precision: float | None = None  # share of right labels that thresholds are to reach; None: the best F1
+    calibrated: bool = True  # False: leave out what an earlier run learnt
+    exact: bool = False  # decode every clip again and score as the encoder's authors do
+
+    def __post_init__(self) -> None:
+        _settle(self)
+        _check_ranges(self, top=(1, 1000), threshold=(0, 1), precision=(0.01, 1))
+        _check_choice("mode", self.mode, "single", "multi")
+        _check_choice("method", self.method, "platt", "isotonic")
+        for level in self.levels or ("",):
+            _check_choice("level", level, "clip", "segment", "video")
+        if self.calibrate is None and (self.precision is not None or self.reliability is not None):
+            raise InputError("precision and reliability are of calibration", hint="give a sample with --calibrate")
+        if strange := [template for template in self.templates if "{}" not in template]:
+            raise InputError(f"template {strange[0]!r} has no place for the label", hint="write {} where it goes")
 
 
 def default_store() -> Path:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from vidx.config import SearchOptions
-from vidx.schema.condition import matching_clips
+from vidx.schema.condition import Filters, matching_clips
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
@@ -122,7 +122,7 @@ def ranges(snapshot: Snapshot, space: Space, segments: Path) -> dict[str, dict[s
     result = {}
     for film in dict.fromkeys(row["path"] for row in rows):
         own = [row for row in rows if row["path"] == film]
-        kept = matching_clips(snapshot, space.name, f"ends_with(path, '/{film}')")
+        kept, _ = matching_clips(snapshot, space.name, Filters(f"ends_with(path, '/{film}')"))
         overlaps = []
         for label in sorted({row["label"] for row in own}):
             [vector] = encoder_of(space).encode_text([label.replace("_", " ")])

@@ -7,6 +7,7 @@
 - `to_timeline(answer, media, options) -> bytes` makes a file for editors or players of an answer, its `media_of` (the
   files behind it) and `TimelineOptions`, both of `vidx.export._media`: for `vidx search --format`.
 - `cut(answer, media, folder, copy=, handles_s=) -> list[CutResult]` makes a file of each hit, for `vidx search --cut`.
+- `to_folder(files, folder) -> int` makes files of the rows of a set of tags, and tells how many: for `vidx tag`.
 - `to_file(answer, path)` makes a file of another kind, which is no `--format`.
 """
 

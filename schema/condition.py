@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,35 +48,44 @@ HAVING bool_or(stability = 'VOLATILE') OR NOT bool_or(function_type IN ('scalar'
 """
 
 
-def matching_clips(
-    snapshot: Snapshot,
-    space: str,
-    condition: str | None,
-    after: datetime | None = None,
-    before: datetime | None = None,
-    tag_set: str | None = None,
-) -> np.ndarray:
-    """Ascending ids int64 (n,) of the live clips of a space for which a condition over COLUMNS holds.
+class Filters(NamedTuple):
+    """What clips must meet: a condition over COLUMNS, and recorded from `after` on and before `before`."""
 
-    And which were recorded from `after` on and before `before`. There is a row for each path of the content, and each
-    tag of the set that overlaps the clip; one that holds is enough. Raises InputError.
+    condition: str | None = None
+    after: datetime | None = None
+    before: datetime | None = None
+    tag_set: str | None = None  # that label and probability are of; None: the one written to last
+
+
+def matching_clips(snapshot: Snapshot, space: str, filters: Filters) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending ids int64 (n,) of the live clips of a space that pass, and float32 (n,): how probable their tags are.
+
+    There is a row for each path of the content, and each tag of the set that overlaps the clip; one that holds is
+    enough, and of several the most probable one is told. Zero where the condition names no tags. Raises InputError.
     """
+    condition = filters.condition
     named = _check(snapshot, readable(condition)) if condition is not None else set()
-    parameters: dict[str, Any] = {"vidx_after": after, "vidx_before": before}
+    parameters: dict[str, Any] = {"vidx_after": filters.after, "vidx_before": filters.before}
     parameters = {name: time for name, time in parameters.items() if time is not None}
     recorded = [f"clip_at {'>=' if name == 'vidx_after' else '<'} ${name}" for name in parameters]
     columns = {"label": "NULL::VARCHAR", "probability": "NULL::FLOAT", "tags": ""}
     if named & _OF_TAGS:
         columns = {"label": "t.label", "probability": "t.probability", "tags": _TAGS}
-        parameters["vidx_tag_set"] = _settled_tag_set(snapshot, tag_set)
+        parameters["vidx_tag_set"] = _settled_tag_set(snapshot, filters.tag_set)
     row = _ROW.format(clips=snapshot.clips(space), space=space, recorded_at=_RECORDED_AT, **columns)
     clips = f"SELECT * FROM ({row}) WHERE {' AND '.join(recorded) or 'true'}"
     # The condition comes last, where whatever it may end in has nothing to swallow.
-    query = f"SELECT DISTINCT clip_id FROM ({clips}) AS clip WHERE {'true' if condition is None else condition}"
+    query = (
+        "SELECT DISTINCT clip_id, coalesce(probability, 0)::FLOAT AS chance"
+        f" FROM ({clips}) AS clip WHERE {'true' if condition is None else condition}"
+    )
     with told(_wrong):
         found = snapshot.select(query, parameters).to_arrow_table()
-    ids: np.ndarray = np.sort(np.from_dlpack(found["clip_id"].combine_chunks()))
-    return ids
+    each: np.ndarray = np.from_dlpack(found["clip_id"].combine_chunks())
+    chances: np.ndarray = np.from_dlpack(found["chance"].combine_chunks())
+    order = np.lexsort((-chances, each))
+    ids, first = np.unique(each[order], return_index=True)
+    return ids, chances[order][first]
 
 
 def _settled_tag_set(snapshot: Snapshot, asked: str | None) -> str:

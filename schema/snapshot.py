@@ -93,9 +93,9 @@ class Snapshot:
         db.execute(f"CREATE VIEW {view} AS {source}")
 
     def newest_tag_set(self) -> str | None:
-        """The set of tags that was written to last, None where there is none."""
+        """The set of tags that was written to last, None where there is none; SEARCHES only where it is alone."""
         written = {name: self._tables[f"tags/{name}"].history(1)[0]["timestamp"] for name in self._tag_sets}
-        return max(written, key=lambda name: (written[name], name), default=None)
+        return max(written, key=lambda name: (name != tables.SEARCHES, written[name], name), default=None)
 
     def versions(self) -> dict[str, int]:
         """The pinned Delta version of each table."""

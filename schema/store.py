@@ -116,7 +116,7 @@ class Store:
 
     def tag_sets(self) -> list[str]:
         """Names of the sets of tags, in alphabetical order."""
-        return sorted(log.parent.name for log in (self.path / "tags").glob("*/_delta_log"))
+        return sorted({entry.parents[1].name for entry in (self.path / "tags").glob("*/_delta_log/*.json")})
 
     def spaces(self) -> list[str]:
         """Names of all spaces that anything was indexed in."""

@@ -97,8 +97,8 @@ THUMBNAILS = pa.schema(
 TAGS = pa.schema(
     [
         ("video_id", pa.string()),
-        ("clip_id", pa.int64()),  # null at video level
-        ("level", pa.string()),  # clip | video
+        ("clip_id", pa.int64()),  # null for segments and videos
+        ("level", pa.string()),  # clip | segment | video
         ("path", pa.string()),
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
@@ -114,6 +114,8 @@ TAGS = pa.schema(
         ("run_id", pa.string()),
     ]
 )
+
+SEARCHES = "searches"  # the set of tags that hits of searches get
 
 RUNS = pa.schema(
     [
@@ -136,12 +138,12 @@ SINGLE = {"files": FILES, "videos": VIDEOS, "indexed": INDEXED, "thumbnails": TH
 
 
 _MESSAGE_LENGTH = 160  # Delta prints whole structures
-_LOG_CONFIG = {"delta.checkpointInterval": "100"}  # commits between checkpoints of a table's log
+LOG_CONFIG = {"delta.checkpointInterval": "100"}  # commits between checkpoints of a table's log
 
 
 def create_table(path: Path, schema: pa.Schema) -> None:
     """Make an empty Delta table; one that is there is kept."""
-    DeltaTable.create(path, schema=schema, mode="ignore", configuration=_LOG_CONFIG)
+    DeltaTable.create(path, schema=schema, mode="ignore", configuration=LOG_CONFIG)
 
 
 def open_table(path: Path) -> DeltaTable:

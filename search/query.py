@@ -15,6 +15,7 @@ from vidx import encoders
 from vidx.config import SearchOptions
 from vidx.encoders import VideoTextEncoder
 from vidx.errors import InputError, MediaError, StoreError, StoreMissing
+from vidx.schema.heads import read_head
 from vidx.schema.records import printable
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
@@ -34,19 +35,25 @@ class Example:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is looked for (`texts`, `examples`, or both), what is not (`unwanted`), and what is to follow (`then`).
+    """What is looked for (`texts`, `examples`, labels `taught`), what is not (`unwanted`), what is to follow (`then`).
 
-    Checked as far as words go.
+    Checked as far as words go. With nothing to look for, all that passes the filters is listed.
     """
 
     texts: tuple[str, ...]
     examples: tuple[Example, ...]
+    taught: tuple[str, ...]
     unwanted: tuple[str, ...]
     then: tuple[str, ...]
+
+    @property
+    def is_listing(self) -> bool:
+        return not (self.texts or self.examples or self.taught)
 
     def __str__(self) -> str:
         """As answers repeat it: a text alone as it is."""
         likes = [f"like {printable(os.fsencode(example.given))}" for example in self.examples]
+        likes += [f"taught {label}" for label in self.taught]
         nots, thens = [f"not {text}" for text in self.unwanted], [f"then {text}" for text in self.then]
         return "; ".join([*self.texts, *likes, *nots, *thens])
 
@@ -63,8 +70,13 @@ def settled_space(store: Store, encoder: str | None) -> Space:
 
 def check_asked(texts: Sequence[str], options: SearchOptions) -> Asked:
     """The parts of a query. Raises InputError where there is nothing to look for, for no text and for no file."""
-    if not texts and not options.like:
-        raise InputError("nothing to look for", hint="give TEXT, or --like FILE, or both")
+    if not texts and not options.like and not options.taught:
+        if (options.where, options.after, options.before) == (None, None, None):
+            if options.tag is not None:
+                return check_asked([options.tag], options)
+            raise InputError("nothing to look for", hint="give TEXT, or --like FILE, or a filter with --where")
+        if options.unwanted or options.then or options.dedupe or options.rerank or options.min_score is not None:
+            raise InputError("a filter alone has no scores", hint="give TEXT as well, or leave out what needs scores")
     if options.tag_set is not None and options.where is None:
         raise InputError("--tag-set is of --where", hint="give a condition on label or probability")
     if options.then and options.dedupe:
@@ -72,6 +84,7 @@ def check_asked(texts: Sequence[str], options: SearchOptions) -> Asked:
     return Asked(
         texts=tuple(check_text(text) for text in texts),
         examples=tuple(check_example(given) for given in options.like),
+        taught=options.taught,
         unwanted=tuple(check_text(text) for text in options.unwanted),
         then=tuple(check_text(text) for text in options.then),
     )
@@ -104,6 +117,7 @@ def query_vectors(snapshot: Snapshot, space: Space, asked: Asked) -> list[np.nda
     Raises InputError for a file that can't be used, StoreError where the encoder here did not make the space.
     """
     wanted = [_example_vector(snapshot, space, example) for example in asked.examples]
+    wanted += [read_head(snapshot.store, space.name, label).direction for label in asked.taught]
     texts = [*asked.texts, *asked.unwanted, *asked.then]
     vectors = iter(encoder_of(space).encode_text(texts) if texts else ())
     wanted += islice(vectors, len(asked.texts))

@@ -15,7 +15,7 @@ from vidx.search.query import Asked
 
 def check_rerank(encoder: VideoTextEncoder, asked: Asked) -> None:
     """Raises InputError where there is nothing that scoring again would add."""
-    if len(asked.texts) != 1 or asked.examples or asked.unwanted or asked.then:
+    if len(asked.texts) != 1 or asked.examples or asked.taught or asked.unwanted or asked.then:
         raise InputError("--rerank scores one text alone", hint="give one TEXT, without --like, --not and --then")
     if not hasattr(encoder, "exact_scores"):
         raise InputError(

@@ -15,7 +15,7 @@ from deltalake import write_deltalake
 from vidx.config import SearchOptions
 from vidx.errors import InputError
 from vidx.schema import tables
-from vidx.schema.condition import matching_clips
+from vidx.schema.condition import Filters, matching_clips
 from vidx.schema.records import Hit
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
@@ -114,15 +114,16 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 def test_clips_are_chosen_by_when_they_were_recorded(
     camera: Archive, after: datetime | None, before: datetime | None, clips: dict[str, int]
 ) -> None:
-    ids = matching_clips(Snapshot(camera.store), SPACE.name, None, after, before)
+    ids, _ = matching_clips(Snapshot(camera.store), SPACE.name, Filters(None, after, before))
     assert {name: n for name, own in camera.ids.items() if (n := int(np.isin(own, ids).sum()))} == clips
-    with_condition = matching_clips(Snapshot(camera.store), SPACE.name, "start_s < 5 -- only", after, before)
+    filters = Filters("start_s < 5 -- only", after, before)
+    with_condition, _ = matching_clips(Snapshot(camera.store), SPACE.name, filters)
     assert set(with_condition) <= set(ids)
     assert set(with_condition) <= {own[0] for own in camera.ids.values()}
 
 
 def test_a_condition_may_ask_for_the_time_of_day(camera: Archive) -> None:
-    ids = matching_clips(Snapshot(camera.store), SPACE.name, "hour(clip_at) = 8")
+    ids, _ = matching_clips(Snapshot(camera.store), SPACE.name, Filters("hour(clip_at) = 8"))
     assert sorted(ids) == camera.ids["morning"]
 
 
@@ -148,7 +149,7 @@ def test_a_condition_may_ask_for_tags_that_overlap_the_clip(archive: Archive, tm
     )
 
     def ids(condition: str, tag_set: str | None = None) -> list[int]:
-        return list(matching_clips(Snapshot(archive.store), SPACE.name, condition, tag_set=tag_set))
+        return list(matching_clips(Snapshot(archive.store), SPACE.name, Filters(condition, tag_set=tag_set))[0])
 
     assert ids("label = 'climbing stairs' AND probability > 0.8") == sorted([*archive.ids["b"][1:3], *archive.ids["c"]])
     assert ids("label = 'climbing stairs' AND probability < 0.8") == [archive.ids["b"][3]]
@@ -166,4 +167,4 @@ def test_a_condition_may_ask_for_tags_that_overlap_the_clip(archive: Archive, tm
 
 def test_without_tags_a_label_can_not_be_asked_for(archive: Archive) -> None:
     with pytest.raises(InputError, match="there are no tags yet"):
-        matching_clips(Snapshot(archive.store), SPACE.name, "Label = 'x'")
+        matching_clips(Snapshot(archive.store), SPACE.name, Filters("Label = 'x'"))

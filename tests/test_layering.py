@@ -13,7 +13,7 @@ FOLDERS = ("decoders", "encoders", "export", "indexer", "learn", "schema", "sear
 
 # What each part may import of ours, beside itself.
 GROUND = {"errors", "config", "plugins"}
-COMMANDS = {"cli_dupes", "cli_index", "cli_search", "cli_encoders"}
+COMMANDS = {"cli_dupes", "cli_index", "cli_search", "cli_encoders", "cli_tag", "cli_teach"}
 ALLOWED = {
     "__init__": {"api"},
     "api": {"schema", "indexer", "search", *GROUND},
@@ -27,7 +27,7 @@ ALLOWED = {
     "vectors": {"schema", *GROUND},
     "export": {"schema", "decoders", *GROUND},  # decoders: cuts only, see below
     "indexer": {"schema", "decoders", "encoders", "__init__", *GROUND},
-    "learn": {"schema", *GROUND},
+    "learn": {"schema", "search", *GROUND},
     "search": {"schema", "encoders", "vectors", "indexer", "__init__", *GROUND},
     "console": {"export", "indexer"},
     "cli_options": set(),
@@ -35,6 +35,8 @@ ALLOWED = {
     "cli_index": {"cli_options", "schema", "encoders", "indexer", "search", "console", *GROUND},
     "cli_dupes": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_search": {"cli_options", "schema", "export", "search", *GROUND},
+    "cli_tag": {"cli_options", "schema", "export", "search", *GROUND},
+    "cli_teach": {"cli_options", "schema", "export", "learn", *GROUND},
     "cli": {*COMMANDS, "cli_options", "schema", "export", "search", "__init__", *GROUND},
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.
@@ -46,7 +48,7 @@ STAGES = [
 IN_CUT_PROCESS = {"_cut_child", "_cut_copy", "_cut_encode", "_cut_sound", "_cut_source"}
 # Third parties that a part must do without.
 FORBIDDEN = {
-    "schema": {"torch", "faiss", "av", "timm", "transformers"},
+    "schema": {"torch", "faiss", "av", "timm", "transformers", "sklearn"},
     "encoders": {"av", "faiss", "duckdb", "deltalake"},
     "search": {"av", "torch", "timm", "transformers"},
     "export": {"torch", "faiss", "duckdb", "deltalake", "av"},

@@ -40,7 +40,7 @@ def test_every_choice_keeps_the_contract_of_its_seam() -> None:
     assert all(hasattr(family, "build") for family in searchable)
     assert all(hasattr(load("vectors", name), "build") for name in available("vectors"))
     formats = [load("export", name) for name in available("export")]
-    abilities = ("to_text", "write", "to_file", "to_timeline", "cut")
+    abilities = ("to_text", "write", "to_file", "to_folder", "to_timeline", "cut")
     assert all(any(hasattr(module, part) for part in abilities) for module in formats)
 
 
@@ -88,7 +88,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("installed")
 def test_an_installed_package_adds_a_choice() -> None:
     assert available("export") == sorted(
-        ["broken", "csv", "cut", "edl", "json", "m3u", "otio", "parquet", "sheet", "shout", "table"]
+        ["broken", "csv", "cut", "edl", "json", "m3u", "otio", "parquet", "sheet", "shout", "table", "webvtt"]
     )
     assert load("export", "shout").__name__ == "shout_format"
     assert "shout" not in available("vectors")

@@ -143,7 +143,7 @@ def test_parts_that_leave_nothing_are_one_error(store: Store, toy: Toy) -> None:
 def test_nothing_to_look_for_is_one_error() -> None:
     with pytest.raises(InputError, match="nothing to look for") as caught:
         asked(unwanted=["snow"])
-    assert caught.value.hint == "give TEXT, or --like FILE, or both"
+    assert caught.value.hint == "give TEXT, or --like FILE, or a filter with --where"
 
 
 @pytest.mark.parametrize("unwanted", ["", " \n"])
@@ -204,7 +204,7 @@ def test_an_example_may_have_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     Path(os.fsdecode(path)).touch()
     example = check_example(os.fsdecode(path + b"@2"))
     assert (os.fsencode(example.path), example.at_s) == (path, 2)
-    assert str(Asked((), (example,), (), ())) == f"like {tmp_path}/caf\\xe9.mp4@2"
+    assert str(Asked((), (example,), (), (), ())) == f"like {tmp_path}/caf\\xe9.mp4@2"
 
 
 def commit_video(store: Store, path: Path, spans_s: Sequence[tuple[float, float]], **known: Any) -> list[np.ndarray]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from vidx.config import SearchOptions
 from vidx.errors import InputError
 from vidx.schema import tables
-from vidx.schema.condition import COLUMNS, matching_clips
+from vidx.schema.condition import COLUMNS, Filters, matching_clips
 from vidx.schema.records import Hit, Preprocess
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
@@ -50,13 +50,13 @@ class Archive:
     vectors: dict[int, np.ndarray] = field(repr=False)
 
     def matching(self, condition: str) -> list[int]:
-        ids = matching_clips(Snapshot(self.store), SPACE.name, condition)
+        ids, _ = matching_clips(Snapshot(self.store), SPACE.name, Filters(condition))
         assert len(set(ids.tolist())) == len(ids)
         return sorted(ids.tolist())
 
     def search(self, condition: str, k: int, by: str = "clip") -> list[Hit]:
         snapshot = Snapshot(self.store)
-        kept = matching_clips(snapshot, SPACE.name, condition)
+        kept, _ = matching_clips(snapshot, SPACE.name, Filters(condition))
         vector = np.eye(SPACE.dim, dtype=np.float32)[0]
         return [hit for hit, _ in search_vectors(snapshot, SPACE, [vector], SearchOptions(k=k, by=by), kept)[0]]
 
