@@ -11,8 +11,11 @@ import torch
 
 import vidx
 from vidx.encoders._tokenizer import token_ids
+from vidx.encoders._xclip_encoder import XCLIPEncoder
+from vidx.encoders._xclip_network import XCLIPNetwork
 from vidx.indexer.frames import frames_of_clip
 from vidx.schema.snapshot import Snapshot
+from vidx.schema.store import Store
 from vidx.tests.test_network_encoder import encoder_of, index, known, videos, weights
 
 __all__ = ["known", "videos", "weights"]  # fixtures
@@ -34,8 +37,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def told(archive: vidx.api.Archive) -> dict[int, dict[str, tuple[float, float]]]:
     """Score and probability of each label of each clip."""
-    from vidx.schema.store import Store
-
     rows = Snapshot(Store.open(archive.path)).rows("SELECT clip_id, label, score, probability FROM tags")
     found: dict[int, dict[str, tuple[float, float]]] = {}
     for clip_id, label, score, probability in rows:
@@ -44,34 +45,44 @@ def told(archive: vidx.api.Archive) -> dict[int, dict[str, tuple[float, float]]]
 
 
 def frames_by_clip(archive: vidx.api.Archive) -> dict[int, np.ndarray]:
-    from vidx.schema.store import Store
-
     store = Store.open(archive.path)
     [space] = store.spaces()
     ids = [clip_id for (clip_id,) in Snapshot(store).rows(f"SELECT clip_id FROM {Snapshot(store).clips(space)}")]
     return {clip_id: frames_of_clip(store, space, clip_id) for clip_id in ids}
 
 
+def check_against_the_network(
+    archive: vidx.api.Archive, labels: Path, network: XCLIPNetwork, encoder: XCLIPEncoder, *, exact: bool
+) -> None:
+    done = archive.tag(labels, top=len(LABELS), exact=exact)
+    assert done.n_clips > 5
+    tags, frames = told(archive), frames_by_clip(archive)
+    assert sorted(tags) == sorted(frames)
+    scale = float(network.logit_scale.exp())
+    for clip_id, pictures in frames.items():
+        with torch.inference_mode():
+            texts = network.text_features(torch.from_numpy(token_ids(LABELS)))
+            of_frames, context = network.towers(encoder.pixels(pictures[None]))
+            seen = network.adjusted(texts, context) if exact else texts[None]
+            logits = network.logits(network.integrated(of_frames), seen).numpy()
+        [expected] = softmax(logits)
+        np.testing.assert_allclose([tags[clip_id][label][1] for label in LABELS], expected, atol=2e-5)
+        np.testing.assert_allclose([tags[clip_id][label][0] for label in LABELS], logits[0] / scale, atol=2e-6)
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_probabilities_are_those_of_the_networks_own_logits(
     archive: vidx.api.Archive, tmp_path: Path, weights: Path, exact: bool
 ) -> None:
-    done = archive.tag(tmp_path / "labels.txt", top=len(LABELS), exact=exact)
-    assert done.n_clips > 5
-    network, tags, frames = encoder_of(weights).network, told(archive), frames_by_clip(archive)
-    assert sorted(tags) == sorted(frames)
-    for clip_id, pictures in frames.items():
-        with torch.inference_mode():
-            pixels = encoder_of(weights).pixels(pictures[None])
-            texts = network.text_features(torch.from_numpy(token_ids(LABELS)))
-            of_frames, context = network.towers(pixels)
-            seen = network.adjusted(texts, context) if exact else texts[None]
-            logits = network.logits(network.integrated(of_frames), seen).numpy()
-        [expected] = softmax(logits)
-        found = [tags[clip_id][label][1] for label in LABELS]
-        np.testing.assert_allclose(found, expected, atol=2e-5)
-        scale = float(network.logit_scale.exp())
-        np.testing.assert_allclose([tags[clip_id][label][0] for label in LABELS], logits[0] / scale, atol=2e-6)
+    encoder = encoder_of(weights)
+    check_against_the_network(archive, tmp_path / "labels.txt", encoder.network, encoder, exact=exact)
+
+
+def test_so_they_are_on_real_videos(shared: Path, tmp_path: Path, weights: Path, known: None) -> None:
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS))
+    archive = index(tmp_path, shared / "videos" / "sign_language", encoder="xclip-small", weights=weights)
+    encoder = encoder_of(weights)
+    check_against_the_network(archive, tmp_path / "labels.txt", encoder.network, encoder, exact=True)
 
 
 def test_clips_that_can_not_be_decoded_get_no_rows_and_are_told(
