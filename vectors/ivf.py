@@ -20,8 +20,7 @@ NEEDS_GATE = True
 
 _CANDIDATES = 4  # times k; half precision swaps only close scores
 _TRAINED_ON = 64  # vectors a cluster
-# From a million vectors on, more would only be scanned faster: learning and filling them takes hours.
-_LEAST_CLUSTERS, _MOST_CLUSTERS = 16, 4096
+_LEAST_CLUSTERS, _MOST_CLUSTERS = 16, 65_536
 _BLOCK_ROWS = 65_536
 
 
