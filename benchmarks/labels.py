@@ -9,6 +9,7 @@ The file has the columns path, label and, where times are known, start_s, end_s;
 
 1. Zero-shot: share of clips whose label comes first, and among the first five. Clips that a label covers half count.
 2. Expected calibration error of the first label of each clip (15 bins), before and after calibration, on the test half.
+   In mode single also by scale, without calibration, on the half that is learnt from.
 3. Precision that was asked for and that was reached on the test half, with 95 % intervals (films drawn again 1,000
    times), and what it costs: the share of clips shown to have a label that get it, and of all clips that get any.
 4. Few-shot: one label against all else from n examples and ten times as many other clips, at least 100: average
@@ -40,6 +41,7 @@ from vidx.search.labels import read_labels
 from vidx.search.query import settled_space
 
 ASKED = (0.7, 0.8, 0.9, 0.95)
+SCALES = (5, 10, 15, 20, 25, 30, 40, 60)
 EXAMPLES = (1, 2, 3, 5, 10, 20)
 DRAWS = 1000
 
@@ -61,6 +63,8 @@ def main() -> None:
         figures: dict[str, Any] = {"zero_shot": bench.zero_shot(names, samples["test"])}
         if "calibrate" in samples:
             figures["calibration_error"] = bench.calibration(names, samples)
+            if arguments.mode == "single":
+                figures["scale"] = bench.scales(names, samples)
             figures["precision"] = {f"{least:g}": bench.precision(names, samples, least) for least in ASKED}
         figures["few_shot"] = bench.few_shot(names, samples, arguments.seeds)
     for title, rows in figures.items():
@@ -128,6 +132,18 @@ class Bench:
             truth = self.truth(self.plan(names, **options), names, samples["test"])
             error = expected_calibration_error(*top_label(truth.raw, truth.shows, truth.known))
             found[name] = round(error, 4)
+        return found
+
+    def scales(self, names: Path, samples: dict[str, Path]) -> dict[str, Any]:
+        """Expected calibration errors by scale, on the half to learn from."""
+        plan = self.plan(names)
+        truth = self.truth(plan, names, samples["calibrate"])
+        logits = np.log(np.maximum(truth.raw.astype(np.float64), 1e-300)) / plan.facts["logit_scale"]
+        found = {}
+        for scale in SCALES:
+            powers = np.exp(scale * (logits - logits.max(axis=1, keepdims=True)))
+            likely = powers / powers.sum(axis=1, keepdims=True)
+            found[f"{scale}"] = round(expected_calibration_error(*top_label(likely, truth.shows, truth.known)), 4)
         return found
 
     def precision(self, names: Path, samples: dict[str, Path], least: float) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from vidx.search.query import settled_space
 
 _BLOCK_CLIPS = 8192
 _BLOCK_NUMBERS = 2**22  # probabilities of a block, 16 MB, of which a thread holds a few copies
+_MOST_THREADS = 8
 _AHEAD = 2  # blocks that wait for each thread
 
 Tell = Callable[[int, int], None]
@@ -107,7 +108,8 @@ def _rows(snapshot: Snapshot, space: Space, live: Ranges, plan: TagPlan, tell: T
         kept, scored = plan.score(block)
         return len(block.ids), [rows_of(level, kept, scored, rule) for level, rule in plan.rules.items()]
 
-    n_threads = 1 if isinstance(plan.score, ExactScores) else os.cpu_count() or 1  # decoding takes all cores by itself
+    # Decoding takes all cores by itself; each thread holds some 100 MB, and reading is not faster than a few.
+    n_threads = 1 if isinstance(plan.score, ExactScores) else min(_MOST_THREADS, os.cpu_count() or 1)
     n_clips = min(_BLOCK_CLIPS, max(1, _BLOCK_NUMBERS // max(1, len(plan.scorer.names))))
     waiting: deque[Future[tuple[int, list[Rows]]]] = deque()
     done = 0
