@@ -57,7 +57,9 @@ _TOLD = 10  # labels that the account names
 @click.option("--encoder", help="Use what this encoder, or space, indexed.  [default: the store's]")
 @click.option("--exact", is_flag=True, help="Decode every clip again and score as X-CLIP's authors do.")
 @click.option("--calibrate", type=_FILE, metavar="CSV", help="Learn probabilities and thresholds from this sample.")
-@click.option("--method", type=click.Choice(["platt", "isotonic"]), default="platt", show_default=True, help="How.")
+@click.option(
+    "--method", type=click.Choice(["platt", "isotonic"]), default="platt", show_default=True, help="How to calibrate."
+)
 @click.option(
     "--precision",
     type=click.FloatRange(0.01, 1),
@@ -70,7 +72,7 @@ _TOLD = 10  # labels that the account names
 @click.option("-o", "out", type=_FILE, help="Also write the rows to FILE.parquet, or to a folder by label.")
 @click.option("--webvtt", type=_FILE, metavar="DIR", help="Also write a WebVTT file for each video into DIR.")
 @click.option("--diff", metavar="OLD", help="Tell what changed since an older set, or an older FILE.parquet.")
-@click.option("--changes", type=_FILE, metavar="FILE", help="Also write what --diff finds, as .csv, .json or .parquet.")
+@click.option("--changes", type=_FILE, metavar="FILE", help="Also write what --diff finds, as .csv or .parquet.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def tag(
     store_path: Path | None,
@@ -100,15 +102,21 @@ def tag(
 
     options = TagOptions(**chosen, calibrated=not uncalibrated)
     _check_out(out)
+    if webvtt is not None and not {"clip", "segment"} & set(options.levels):
+        raise InputError("WebVTT files are of clips or segments", hint="add --level segment")
     if webvtt is not None and not webvtt.is_dir() and (webvtt.exists() or not webvtt.absolute().parent.is_dir()):
         raise InputError(f"can't make the folder {webvtt}", hint="--webvtt takes a folder in one that exists")
     if changes is not None:
         if diff is None:
             raise InputError("--changes writes what --diff finds", hint="name an older set with --diff")
+        if changes.suffix.lower() not in (".csv", ".parquet") or changes == out:
+            raise InputError(f"can't write {changes}", hint="--changes takes another FILE.csv or FILE.parquet")
         changes_format = choose(None, changes, "write", terminal=False)
     store = Store.open(store_path or default_store())
     old = _rows_to_compare(store, diff) if diff is not None else []
     if options.labels is None and not options.taught and diff is not None:
+        if options != TagOptions(tag_set=options.tag_set):
+            raise InputError("without labels, --diff compares two sets as they are", hint="give --set alone with it")
         name, done = _set_to_compare(store, options.tag_set), None
     else:
         done = run_tag(store, options, _print_tagged)
@@ -139,8 +147,8 @@ def _check_out(out: Path | None) -> None:
         return
     if out.suffix and out.suffix.lower() != ".parquet":
         raise InputError(f"can't write {out}", hint="-o takes FILE.parquet or a new folder; `vidx sql` writes the rest")
-    if out.suffix and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise InputError(f"can't write {out}", hint="-o takes a file in a folder that exists")
+    if (out.suffix and out.is_dir()) or not out.absolute().parent.is_dir():
+        raise InputError(f"can't write {out}", hint="-o takes a file, or a folder, in a folder that exists")
     if not out.suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"can't write into {out}", hint="name a new or empty folder")
 
@@ -160,11 +168,14 @@ def _export(files: list[Path], out: Path) -> None:
 def _rows_to_compare(store: Store, named: str) -> list[Path]:
     """The rows of an older set, as they are before this run replaces them, or of a file or folder."""
     from vidx.schema.tag_tables import files_of
+    from vidx.search.tag_diff import check_files
 
     path = Path(named)
-    if path.is_dir():
-        return sorted(path.glob("**/*.parquet"))
-    return [path] if path.is_file() else files_of(store, named)
+    if named in store.tag_sets() or not path.exists():
+        return files_of(store, named)
+    files = sorted(path.glob("**/*.parquet")) if path.is_dir() else [path]
+    check_files(files)
+    return files
 
 
 def _set_to_compare(store: Store, named: str | None) -> str:

@@ -30,7 +30,14 @@ _moments = click.Path(path_type=Path)
     metavar="FILE",
     help="Moments that show it: JSON of a search, in which a hit may have `relevant: false`, or CSV.",
 )
-@click.option("--not-from", "negative_sources", type=_moments, multiple=True, metavar="FILE", help="That do not.")
+@click.option(
+    "--not-from",
+    "negative_sources",
+    type=_moments,
+    multiple=True,
+    metavar="FILE",
+    help="Moments that do not, in the same forms.",
+)
 @click.option(
     "--random",
     "n_random",

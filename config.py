@@ -113,13 +113,19 @@ class TagOptions:
 
     def __post_init__(self) -> None:
         _settle(self)
-        _check_ranges(self, top=(1, 1000), threshold=(0, 1), precision=(0.01, 1))
+        _check_ranges(self, top=(1, 1000), threshold=(0, 1), precision=(0.01, 0.999))
         _check_choice("mode", self.mode, "single", "multi")
         _check_choice("method", self.method, "platt", "isotonic")
         for level in self.levels or ("",):
             _check_choice("level", level, "clip", "segment", "video")
         if self.calibrate is None and (self.precision is not None or self.reliability is not None):
             raise InputError("precision and reliability are of calibration", hint="give a sample with --calibrate")
+        if self.calibrate is not None and not self.calibrated:
+            raise InputError("a sample to calibrate with, and uncalibrated probabilities", hint="leave one out")
+        if self.precision is not None and self.threshold is not None:
+            raise InputError("precision chooses thresholds, and threshold names one", hint="leave one out")
+        if self.labels is None and (self.background is not None or self.templates or self.calibrate is not None):
+            raise InputError("background, templates and calibration are for labels told by text", hint="give labels")
         if strange := [template for template in self.templates if "{}" not in template]:
             raise InputError(f"template {strange[0]!r} has no place for the label", hint="write {} where it goes")
 

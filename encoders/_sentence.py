@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 _HEADS = 12
 _EPS = 1e-12
+_AT_ONCE = 256  # texts; some 100 MB
 _MAX_TOKENS = 256  # max_seq_length of the published model
 
 
@@ -51,7 +52,9 @@ class SentenceEncoder:
             by_length[len(tokens)].append(number)
         vectors = np.empty((len(ids), self._tensors["embeddings.position_embeddings.weight"].shape[1]), np.float32)
         for numbers in by_length.values():
-            vectors[numbers] = self._encode_equal([ids[number] for number in numbers])
+            for at in range(0, len(numbers), _AT_ONCE):
+                together = numbers[at : at + _AT_ONCE]
+                vectors[together] = self._encode_equal([ids[number] for number in together])
         return vectors
 
     def _encode_equal(self, ids: list[list[int]]) -> np.ndarray:

@@ -12,6 +12,7 @@ from vidx.errors import InputError
 from vidx.learn.examples import matched, read_moments
 from vidx.learn.few_shot import OutOfFold, fit_logistic, fit_prototype
 from vidx.schema.heads import Head, write_head
+from vidx.schema.records import can_be_shown
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 from vidx.search.collection import Collection, open_collection
@@ -84,8 +85,8 @@ def teach(
 
 def check_label(label: str) -> str:
     """The label without white space around it. Raises InputError where nothing, or nothing printable, is left."""
-    label = label.strip()
-    if not label or not label.isprintable():
+    label = " ".join(label.split())
+    if not label or not can_be_shown(label):
         raise InputError(f"{label!r} is no label", hint="give a word or a few, of characters that can be shown")
     return label
 

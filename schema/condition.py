@@ -29,9 +29,9 @@ FROM {clips} c JOIN files f ON f.video_id = c.video_id
 JOIN newest n ON n.video_id = c.video_id AND n.space = '{space}'
 LEFT JOIN videos v ON v.video_id = c.video_id {tags}
 """
-# A clip has a row for each tag that overlaps it; those of whole videos have no times.
-_TAGS = """LEFT JOIN tags t ON t.tag_set = $vidx_tag_set AND t.video_id = c.video_id
-    AND coalesce(t.start_s < c.end_s AND t.end_s > c.start_s, true)"""
+# A clip has a row for each label that overlaps it, by more than times are rounded to; one without times always does.
+_TAGS = """LEFT JOIN tags t ON t.tag_set = $vidx_tag_set AND t.video_id = c.video_id AND t.label IS NOT NULL
+    AND coalesce(t.start_s < c.end_s - 0.001 AND t.end_s > c.start_s + 0.001, true)"""
 _OF_TAGS = {"label", "probability"}
 # What a camera writes, unless it had no clock: containers count from 1904 or 1970.
 _RECORDED_AT = """

@@ -13,6 +13,11 @@ def printable(path_bytes: bytes) -> str:
     return path_bytes.decode("utf-8", "backslashreplace")
 
 
+def can_be_shown(text: str) -> bool:
+    """Whether a text is of characters for people alone; joiners, as in Persian and in emoji, are."""
+    return text.replace("\u200c", "").replace("\u200d", "").isprintable()
+
+
 @dataclass(frozen=True)
 class FoundFile:
     """One regular file met by the walk. `path_bytes` is absolute and the key of the files table."""

@@ -1,6 +1,7 @@
 """Writing sets of tags: a whole set at once, streamed into one Parquet file, then put in place of the one before.
 
-Nothing else writes to `tags`, so a lock of its own is enough, and tagging need not wait for an index run.
+Nothing else writes to `tags`, so a lock of its own is enough, and tagging need not wait for an index run: the row that
+it appends to `runs` is no trouble for Delta.
 """
 
 from __future__ import annotations
@@ -97,7 +98,11 @@ class TagWriter:
             rows = tables.table(tables.RUNS, [row])
             write_deltalake(tables.open_table(self._store.path / "runs"), rows, mode="append", schema_mode="merge")
         except (OSError, DeltaError) as error:
-            raise _refused(self._store, error) from error
+            raise StoreError(
+                f"the tags are written, but not the row of this run in {self._store.path / 'runs'}:"
+                f" {str(error).splitlines()[0]}",
+                hint="free some space or mend the disk",
+            ) from error
 
     def write_calibration(self, tag_set: str, fields: dict[str, Any]) -> None:
         """Keep what was learnt of a set's probabilities for later runs. Raises StoreError."""

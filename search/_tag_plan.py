@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +79,8 @@ def plan_of(snapshot: Snapshot, space: Space, options: TagOptions) -> TagPlan:
         learnt = learn(snapshot, space, scores(plain), label_set, options)
         calibration = learnt.calibration
         notes += learnt.notes
+        if np.isinf(calibration.thresholds).all():
+            notes.append(f"no threshold reaches {calibration.aim} on the sample, so no label is told")
     elif options.calibrated and label_set.labels:
         calibration, note = _kept_calibration(snapshot, tag_set, key)
         notes += [note] if note else []
@@ -112,10 +115,8 @@ def _labels(snapshot: Snapshot, space: Space, options: TagOptions) -> tuple[Labe
     names = [*label_set.names, *(head.label for head in heads), *label_set.parents]
     if not names:
         raise InputError("nothing to label with", hint="give --labels SET or FILE, or --taught LABEL")
-    if twice := next((name for at, name in enumerate(names) if name in names[:at]), None):
-        raise InputError(f"label {twice!r} is there twice", hint="leave one out")
-    if options.calibrate is not None and not label_set.labels:
-        raise InputError("--calibrate is for labels told by text", hint="give --labels; taught labels are calibrated")
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise InputError(f"label {twice[0]!r} is there twice", hint="leave one out")
     return label_set, heads
 
 

@@ -105,6 +105,8 @@ def _read(path: Path) -> list[_Row]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file, strict=True)
+            if len(set(lines.fieldnames or ())) < len(lines.fieldnames or ()):
+                raise InputError(f"sample {path}: a column is there twice", hint=_HINT)
             if missing := [name for name in ("path", "label") if name not in (lines.fieldnames or ())]:
                 raise InputError(f"sample {path}: it has no column `{missing[0]}`", hint=_HINT)
             rows = [_row(path, lines.line_num, cells) for cells in lines]

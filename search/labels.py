@@ -13,11 +13,12 @@ from pathlib import Path
 
 from vidx.encoders._label_sets import LABEL_SETS, as_words, names_as_words
 from vidx.errors import InputError
+from vidx.schema.records import can_be_shown
 
 _SYNONYMS = "|"  # between those of one label
 _LABEL_COLUMNS = ("label", "name")
 _COLUMNS = {*_LABEL_COLUMNS, "synonyms", "parent", "threshold", "id"}
-_MOST = 20_000
+_MOST = 5000
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def read_texts(path: Path) -> tuple[str, ...]:
 
 def set_name(text: str) -> str:
     """A name for a set of tags, which becomes a folder. Raises InputError where nothing is left of it."""
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:80]
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:80]
     if not safe:
         raise InputError(f"{text!r} gives no name for a set of tags", hint="name one with --set")
     return safe
@@ -149,7 +150,7 @@ def _check(path: Path, by_line: Sequence[tuple[int, Label]]) -> None:
     seen: set[str] = set()
     for line, label in by_line:
         what = None
-        if strange := next((text for text in (label.name, label.parent or "") if not text.isprintable()), None):
+        if strange := next((text for text in (label.name, label.parent or "") if not can_be_shown(text)), None):
             what = f"{strange!r} can't be printed"
         elif not all(label.texts):
             what = f"{label.name!r} says nothing"

@@ -101,6 +101,11 @@ def summary(rows: pa.RecordBatchReader | pa.Table) -> Summary:
     return Summary(added, removed, changed, labels)
 
 
+def check_files(files: Sequence[Path]) -> None:
+    """Raises InputError, naming the file, for what can't be compared."""
+    _source(files)
+
+
 def _source(files: Sequence[Path]) -> str:
     """SQL of the rows of some files. Raises InputError, naming the one that can't be read or lacks a column."""
     if not files:

@@ -11,7 +11,7 @@ import numpy as np
 from vidx.config import SearchOptions
 from vidx.errors import InputError
 from vidx.schema.heads import read_head
-from vidx.schema.records import Hit
+from vidx.schema.records import Hit, can_be_shown
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.tables import SEARCHES
@@ -25,7 +25,7 @@ from vidx.search.query import Asked, encoder_of, query_vectors
 
 def check_label(label: str) -> None:
     """Raises InputError for what is no label."""
-    if not label.strip() or not label.isprintable():
+    if not label.strip() or not can_be_shown(label):
         raise InputError(f"--tag: {label!r} is no label", hint="give some words")
 
 

@@ -72,9 +72,9 @@ def tag(store: Store, options: TagOptions, tell: Tell = lambda done, total: None
         count = _Count(plan)
         rows = count.each(_rows(snapshot, space, live, plan, tell))
         facts = {"vidx": version("vidx"), "run_id": run_id, "space": space.name, **plan.facts}
-        done.n_rows = writer.replace(plan.tag_set, run_id, map(encoding.batch, rows), facts)
         if plan.learnt is not None:
             writer.write_calibration(plan.tag_set, {**plan.key, "calibration": plan.learnt.calibration.to_json()})
+        done.n_rows = writer.replace(plan.tag_set, run_id, map(encoding.batch, rows), facts)
         done.labels, done.unmatched = count.labels(), count.unmatched
         if isinstance(plan.score, ExactScores) and plan.score.left:
             done.notes.append(f"{len(plan.score.left)} of {live.n_clips} clips could not be decoded and got no rows")
