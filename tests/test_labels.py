@@ -196,8 +196,8 @@ def test_a_background_is_a_text_on_each_line(tmp_path: Path) -> None:
 
 @given(st.text(max_size=200))
 def test_the_name_of_a_set_is_a_safe_folder(text: str) -> None:
-    if re.search("[A-Za-z0-9_]", text):
-        assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}", set_name(text))
+    if re.search("[A-Za-z0-9]", text):
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", set_name(text))
     else:
         with pytest.raises(InputError) as raised:
             set_name(text)
