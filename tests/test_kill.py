@@ -24,7 +24,7 @@ from vidx.tests.faults.reader import Reader
 pytestmark = pytest.mark.slow
 
 SEED = int(os.environ.get("VIDX_TEST_SEED", "0"))
-INSTANTS = int(os.environ.get("VIDX_TEST_INSTANTS", "16"))
+INSTANTS = int(os.environ.get("VIDX_TEST_INSTANTS", "30"))
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ def test_pooling_averages_what_is_inside_the_picture(size):
 
 
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=6), seed=st.integers(0, 99))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_split_of_a_video_gives_the_logits_of_the_whole(stream_network, lengths, seed):
     clip = video(n_frames=sum(lengths), batch=2, seed=seed)
     after = stream_network.stream(clip.split(lengths, dim=2))
