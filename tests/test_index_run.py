@@ -7,8 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ import pytest
 
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
+from vidx.tests.faults.commands import environment, index_command
+from vidx.tests.faults.fork_server import ForkServer
+from vidx.tests.faults.often import often
+from vidx.tests.faults.plugin.tiny_encoder import NAMES
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +30,7 @@ _COUNTED = ("indexed", "linked", "unchanged", "failed", "partial", "not_video")
 _N_VIDEOS = 9
 _CLIPS_EACH = 3
 _SAME = 1e-5  # vectors of one clip, encoded beside different others
+_SLOWLY = {"TINY_DELAY_S": "0.2"}  # for each clip, so that a run is not over before the signal comes
 
 
 def draw_mosaic(seed: int):
@@ -124,18 +129,28 @@ class Archive:
 
     folder: Path
     store: Path
-    vidx: Any
+    server: ForkServer
+
+    def command(self, *arguments: str) -> list[str]:
+        return index_command(self.folder, self.store, *arguments)
 
     def index(self, *arguments: str) -> Run:
-        run = self.vidx("index", self.folder, "--store", self.store, "--encoder", "conse", "--json", *arguments)
-        return after(self.store, run.returncode, run.stdout, run.stderr)
+        ended = self.server.run(self.command(*arguments))
+        return after(self.store, ended.code, ended.printed, ended.errors)
 
 
 @pytest.fixture(scope="module")
-def quiet(sample, vidx, tmp_path_factory) -> Archive:
+def server() -> Iterator[ForkServer]:
+    started = ForkServer()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def quiet(sample, server, tmp_path_factory) -> Archive:
     folder = tmp_path_factory.mktemp("quiet")
     shutil.copytree(sample, folder / "videos", symlinks=True)
-    return Archive(folder / "videos", folder / "store", vidx)
+    return Archive(folder / "videos", folder / "store", server)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +224,7 @@ def test_the_clips_are_ten_seconds_of_each_content_once(first):
     whole = {video_id for video_id, state, _ in first.attempts if state == "ok"}
     spans = {key[1:3] for key in first.clips if key[0] in whole}
     assert spans == {(0.0, 10.0), (10.0, 20.0), (20.0, 30.0)}
-    assert all(len(key[3:]) == 8 for key in first.clips)
+    assert all(len(key[3:]) == NAMES["tiny"].space.frames for key in first.clips)
     assert all(abs(np.linalg.norm(vector) - 1) < _SAME for vector in first.clips.values())
 
 
@@ -259,17 +274,16 @@ def test_who_names_no_clip_length_keeps_the_one_there_is(replanned, after_replan
 
 
 @pytest.fixture(scope="module")
-def disturbed(sample, vidx, tmp_path_factory) -> Archive:
+def disturbed(sample, server, tmp_path_factory) -> Archive:
     folder = tmp_path_factory.mktemp("disturbed")
     shutil.copytree(sample, folder / "videos", symlinks=True)
-    return Archive(folder / "videos", folder / "store", vidx)
+    return Archive(folder / "videos", folder / "store", server)
 
 
 def stopped_at_the_first_video(command: list[str], store: Path, number: int) -> Run:
     """Start a command, send its process group a signal when it reports the first indexed video, and wait for it."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, start_new_session=True, env=environment, **pipes) as process:
+    with subprocess.Popen(command, start_new_session=True, env=environment(**_SLOWLY), **pipes) as process:
         printed = ""
         for line in process.stdout:
             printed += line
@@ -286,30 +300,13 @@ def stopped_at_the_first_video(command: list[str], store: Path, number: int) -> 
 @pytest.fixture(scope="module")
 def interrupted(disturbed) -> Run:
     """Ctrl-C."""
-    executable = str(Path(sys.executable).with_name("vidx"))
-    folders = [str(disturbed.folder), "--store", str(disturbed.store)]
-    command = [executable, "index", *folders, "--encoder", "conse", "--json"]
-    return stopped_at_the_first_video(command, disturbed.store, signal.SIGINT)
-
-
-_COMMIT_AT_ONCE = """
-import json, sys
-from dataclasses import asdict
-from pathlib import Path
-from vidx.config import IndexOptions
-from vidx.indexer.run import index_archive
-from vidx.schema.store import Store
-for event in index_archive(Path(sys.argv[1]), Store.open(Path(sys.argv[2])), IndexOptions(commit_s=0)):
-    print(json.dumps(asdict(event)))
-"""
+    return stopped_at_the_first_video(disturbed.command(), disturbed.store, signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
 def killed(interrupted, disturbed) -> Run:
     """kill -9, in a run that commits every single answer."""
-    command = [sys.executable, "-c", _COMMIT_AT_ONCE, str(disturbed.folder), str(disturbed.store)]
-    run = stopped_at_the_first_video(command, disturbed.store, signal.SIGKILL)
-    return Run(run.code, [{"event": "file", **event} for event in run.events], run.errors, run.clips, run.attempts)
+    return stopped_at_the_first_video(often(0.0, disturbed.command()), disturbed.store, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +372,7 @@ _ODD = {
 
 
 @pytest.fixture(scope="module")
-def odd(shared, vidx, tmp_path_factory) -> Archive:
+def odd(shared, server, tmp_path_factory) -> Archive:
     """Odd files, a good one under strange names, a pipe, and the store among them."""
     folder = tmp_path_factory.mktemp("odd")
     for name in _ODD:
@@ -385,7 +382,7 @@ def odd(shared, vidx, tmp_path_factory) -> Archive:
     for name in [*map(os.fsencode, names), b"q\xe9.mp4", b"q" * 251 + b".mp4"]:
         shutil.copyfile(plain, os.path.join(os.fsencode(folder), name))
     os.mkfifo(folder / "pipe.mp4")
-    return Archive(folder, folder / "store", vidx)
+    return Archive(folder, folder / "store", server)
 
 
 @pytest.fixture(scope="module")

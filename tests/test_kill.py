@@ -6,7 +6,7 @@ VIDX_TEST_SEED is the seed of the random instants, VIDX_TEST_INSTANTS their numb
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,9 +65,9 @@ class Killings:
 
 
 @pytest.fixture(scope="module")
-def killings(archive: Archive, servers: list[ForkServer], tmp_path_factory: pytest.TempPathFactory) -> Killings:
+def killings(archive: Archive, servers: list[ForkServer], memory_folder: Callable[[], Path]) -> Killings:
     """Every moment in a store of its own, two at a time, with one reader of both."""
-    folder = tmp_path_factory.mktemp("killed")
+    folder = memory_folder()
     reader = Reader(folder)
 
     def lane(number: int) -> list[Aftermath]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from vidx.errors import StoreMissing
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 from vidx.tests.faults.archive import MakeVideo, tiled_video
-from vidx.tests.faults.checks import Clips, doubled_thumbnails, live_clips, violations
+from vidx.tests.faults.checks import Clips, contents, doubled_thumbnails, live_clips
 from vidx.tests.faults.commands import adds_up, index_command, parsed
 from vidx.tests.faults.fork_server import Finished, ForkServer
 from vidx.tests.faults.primitives import Fault
@@ -141,10 +141,11 @@ def held(store: Path, *, finished: bool = False) -> tuple[Clips, list[str]]:
         snapshot = Snapshot(Store.open(store))
     except StoreMissing:
         return {}, []
-    wrong = violations(snapshot)
+    contained = contents(snapshot)
+    wrong = contained.violations
     if finished and (rows := doubled_thumbnails(snapshot)):
         wrong.append(f"pictures are there twice: {rows}")
-    return live_clips(snapshot), wrong
+    return contained.clips, wrong
 
 
 def check_nothing_is_lost(which: Scene, outcomes: list[Outcome]) -> None:
@@ -172,17 +173,17 @@ def complaint(which: Scene, one: Outcome) -> str:
 
 
 def test_a_first_run_that_dies_before_any_write_is_finished_by_the_next(
-    first_run: Scene, servers: list[ForkServer], tmp_path: Path
+    first_run: Scene, servers: list[ForkServer], memory_folder: Callable[[], Path]
 ) -> None:
     faults = [Fault(n, kill="before") for n in range(1, len(first_run.calls) + 1)]
-    check_deaths(first_run, every_fault(first_run, faults, servers, tmp_path))
+    check_deaths(first_run, every_fault(first_run, faults, servers, memory_folder()))
 
 
 def test_a_later_run_that_dies_after_any_write_is_finished_by_the_next(
-    later_run: Scene, servers: list[ForkServer], tmp_path: Path
+    later_run: Scene, servers: list[ForkServer], memory_folder: Callable[[], Path]
 ) -> None:
     faults = [Fault(n, kill="after") for n in range(1, len(later_run.calls) + 1)]
-    check_deaths(later_run, every_fault(later_run, faults, servers, tmp_path))
+    check_deaths(later_run, every_fault(later_run, faults, servers, memory_folder()))
 
 
 def check_deaths(which: Scene, outcomes: list[Outcome]) -> None:
@@ -197,7 +198,7 @@ def is_first_or_last(calls: list[str], n: int) -> bool:
 
 @pytest.mark.parametrize("which", ["first_run", "later_run"])
 def test_a_run_whose_disk_refuses_any_write_says_so_in_one_line_and_is_finished_by_the_next(
-    which: str, servers: list[ForkServer], request: pytest.FixtureRequest, tmp_path: Path
+    which: str, servers: list[ForkServer], request: pytest.FixtureRequest, memory_folder: Callable[[], Path]
 ) -> None:
     """By turns the disk is full and fails. Taking a file away may fail in silence: one that stays does no harm."""
     run: Scene = request.getfixturevalue(which)
@@ -205,7 +206,7 @@ def test_a_run_whose_disk_refuses_any_write_says_so_in_one_line_and_is_finished_
     if run.start is not None:  # the first run has been through the rest
         places = [n for n in places if is_first_or_last(run.calls, n)]
     faults = [Fault(n, error=(errno.ENOSPC, errno.EIO)[n % 2]) for n in places]
-    outcomes = every_fault(run, faults, servers, tmp_path)
+    outcomes = every_fault(run, faults, servers, memory_folder())
     bad = []
     for one in outcomes:
         said = one.ended.errors

@@ -15,7 +15,10 @@ from vidx.encoders._reference import compare
 from vidx.encoders.movinet import MoViNetClassifier, from_state_dict
 from vidx.errors import WeightsMisfit
 
-pytestmark = pytest.mark.slow  # networks and their libraries take seconds to import
+pytestmark = [
+    pytest.mark.slow,  # networks and their libraries take seconds to import
+    pytest.mark.usefixtures("one_thread"),
+]
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 FILES = sorted(path.stem for path in REFERENCE.glob("movinet-*.safetensors"))

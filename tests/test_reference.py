@@ -18,7 +18,10 @@ from vidx.encoders._heads import Mean, Recurrent, TemporalTransformer
 from vidx.encoders._reference import compare
 from vidx.errors import WeightsMisfit
 
-pytestmark = pytest.mark.slow  # networks and their libraries take seconds to import
+pytestmark = [
+    pytest.mark.slow,  # networks and their libraries take seconds to import
+    pytest.mark.usefixtures("one_thread"),
+]
 
 FOLDER = Path(__file__).parents[2] / "shared" / "reference"
 FILES = sorted(FOLDER.glob("*.safetensors"))

@@ -15,7 +15,10 @@ from vidx.encoders import videomae
 from vidx.encoders.videomae import VideoMAEClassifier, from_folder, from_name, from_state_dict, position_table
 from vidx.errors import UnknownChoice, WeightsDamaged, WeightsMisfit, WeightsMissing
 
-pytestmark = pytest.mark.slow  # networks and their libraries take seconds to import
+pytestmark = [
+    pytest.mark.slow,  # networks and their libraries take seconds to import
+    pytest.mark.usefixtures("one_thread"),
+]
 
 modeling = pytest.importorskip("transformers.models.videomae.modeling_videomae")
 

@@ -46,19 +46,19 @@ class Clip:
 @dataclass(frozen=True)
 class Archive:
     store: Store
+    snapshot: Snapshot = field(repr=False)  # one for all, since nothing changes
     clips: list[Clip] = field(repr=False)
     vectors: dict[int, np.ndarray] = field(repr=False)
 
     def matching(self, condition: str) -> list[int]:
-        ids, _ = matching_clips(Snapshot(self.store), SPACE.name, Filters(condition))
+        ids, _ = matching_clips(self.snapshot, SPACE.name, Filters(condition))
         assert len(set(ids.tolist())) == len(ids)
         return sorted(ids.tolist())
 
     def search(self, condition: str, k: int, by: str = "clip") -> list[Hit]:
-        snapshot = Snapshot(self.store)
-        kept, _ = matching_clips(snapshot, SPACE.name, Filters(condition))
+        kept, _ = matching_clips(self.snapshot, SPACE.name, Filters(condition))
         vector = np.eye(SPACE.dim, dtype=np.float32)[0]
-        return [hit for hit, _ in search_vectors(snapshot, SPACE, [vector], SearchOptions(k=k, by=by), kept)[0]]
+        return [hit for hit, _ in search_vectors(self.snapshot, SPACE, [vector], SearchOptions(k=k, by=by), kept)[0]]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
                     }
                 )
         opened.commit(SPACE.name, rows)
-    return Archive(store, clips, vectors)
+    return Archive(store, Snapshot(store), clips, vectors)
 
 
 # A condition in SQL beside the same in Python, of one clip at one path. A comparison with null does not hold.

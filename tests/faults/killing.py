@@ -9,7 +9,7 @@ from pathlib import Path
 from vidx.errors import StoreMissing
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
-from vidx.tests.faults.checks import Clips, doubled_thumbnails, live_clips, violations
+from vidx.tests.faults.checks import Clips, contents, doubled_thumbnails
 from vidx.tests.faults.commands import Killed, Run, index_command, parsed
 from vidx.tests.faults.fork_server import ForkServer
 from vidx.tests.faults.often import often
@@ -75,15 +75,14 @@ def kill_and_finish(root: Path, store: Path, moments: list[Moment], server: Fork
     ended = server.run(command, commit_s=COMMIT_S)
     run = parsed(ended.code, ended.printed, ended.errors)
     snapshot = Snapshot(Store.open(store))
-    doubled = len(doubled_thumbnails(snapshot))
-    return Aftermath(moments, left, wrong, settled, run, live_clips(snapshot), violations(snapshot), doubled)
+    held, doubled = contents(snapshot), len(doubled_thumbnails(snapshot))
+    return Aftermath(moments, left, wrong, settled, run, held.clips, held.violations, doubled)
 
 
 def _when_killed(store: Path) -> tuple[list[str], set[str]]:
     """What is wrong with a store as a kill left it, and which paths it knows as indexed."""
     try:
-        snapshot = Snapshot(Store.open(store))
+        held = contents(store)
     except StoreMissing:
         return [], set()
-    query = "SELECT path FROM files JOIN newest USING (video_id) WHERE newest.state IN ('ok', 'partial')"
-    return violations(snapshot), {path for (path,) in snapshot.rows(query)}
+    return held.violations, held.settled

@@ -21,7 +21,7 @@ from vidx.errors import StoreMissing
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 from vidx.search.run import search_vectors
-from vidx.tests.faults.checks import sizes, violations
+from vidx.tests.faults.checks import contents
 
 _PAUSE_S = 0.5
 
@@ -65,14 +65,15 @@ class _Watch:
             snapshot = Snapshot(store)
         except StoreMissing:
             return
-        now = sizes(snapshot)
-        wrong = violations(snapshot)
+        held = contents(snapshot)
+        now = held.sizes
+        wrong = held.violations
         wrong += [f"{name} fell from {then} to {now[name]}" for name, then in self._sizes.items() if now[name] < then]
         seen["snapshots"] += 1
         seen["wrong"] += [f"{self._store.name}: {what}" for what in wrong]
         self._sizes = now
         if store.facts().default_space and now["clips"]:
-            self._search(store, Snapshot(store), seen)
+            self._search(store, snapshot, seen)
 
     def _search(self, store: Store, snapshot: Snapshot, seen: dict[str, Any]) -> None:
         space = store.space(str(store.facts().default_space))
