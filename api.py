@@ -28,6 +28,8 @@ class Archive:
     def index(self, folder: str | Path, **options: Any) -> dict[str, int]:
         """Bring the store up to date with the videos below a folder; options are the fields of IndexOptions.
 
+        Those that are not given come from the store's config.toml.
+
         Returns the account: how many files were indexed, linked, unchanged, failed, partial, no video, skipped or
         missing, and how many clips are new. A new store gets the encoder `conse` unless another is named: nothing is
         downloaded. Raises VidxError.
@@ -36,10 +38,13 @@ class Archive:
         from vidx.indexer.walk import absolute_root, is_online, no_files
         from vidx.schema.store import Store
         from vidx.search.rebuild import keep_up
+        from vidx.settings import index_options
 
-        root, chosen = absolute_root(_path("folder", folder)), _options(IndexOptions, options)
+        root = absolute_root(_path("folder", folder))
+        _options(IndexOptions, options)  # names and values, before the file's are looked at
         if not self.path.exists() and not is_online(root):  # which must not leave an empty store behind
             raise no_files(root)
+        chosen = index_options(self.path, root, options)
         space = check_encoder(self.path, chosen)
         store = Store.create(self.path)
         for event in index_archive(root, store, chosen):

@@ -11,10 +11,12 @@ from pathlib import Path
 import click
 
 from vidx import __version__
+from vidx.cli_config import config
 from vidx.cli_dupes import dupes
 from vidx.cli_encoders import encoders
 from vidx.cli_index import index, verify
 from vidx.cli_options import store_option
+from vidx.cli_prune import prune
 from vidx.cli_search import search, sql
 from vidx.cli_tag import tag
 from vidx.cli_teach import teach
@@ -34,7 +36,7 @@ def vidx(debug: bool) -> None:
     """
 
 
-for command in (index, search, sql, tag, teach, dupes, encoders, verify):
+for command in (index, search, sql, tag, teach, dupes, encoders, prune, verify, config):
     vidx.add_command(command)
 
 

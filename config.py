@@ -27,8 +27,10 @@ class IndexOptions:
     weights: tuple[Path, ...] = ()  # files brought by hand, in the order of the encoder's own
     clip_s: float | None = None  # None: 10 s for new videos, and videos already planned otherwise stay as they are
     stride_s: float | None = None  # None: as clip_s; smaller overlaps, larger leaves gaps
+    segment: str | None = None  # windows | shots; None: windows for new videos, and others stay as they are
+    skip_still: bool = False  # a clip that shows nothing new gets the vector of the one before
     decoder: str = "pyav"  # tried first; a file that kills its process is tried with the next one
-    decode: str = "exact"  # every frame asked for is the one on screen at that instant
+    decode: str | None = None  # exact | fast | keyframes; None: exact for new videos, and others stay as they are
     batch_size: int = 8  # clips an encoder sees at once, across videos; more only helps on a GPU
     workers: int | None = None  # decode processes; None: one per core
     stall_s: float = 60.0  # a decode process that reports nothing for this long is killed
@@ -38,7 +40,11 @@ class IndexOptions:
     thumbnails: bool = True
     retry_failed: bool = False  # contents that failed before are tried again
     follow: bool = False  # links to folders that lead out of the root
+    include: tuple[str, ...] = ()  # patterns as in .gitignore of what is indexed; none: everything ...
+    exclude: tuple[str, ...] = ()  # ... without what these select
+    patterns_from: Path | None = None  # folder above the root that patterns count from; None: the root itself
     break_lock: bool = False  # take over a lock that another host left
+    from_file: tuple[str, ...] = ()  # options that the store's config.toml named, not the user for this run
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -53,12 +59,26 @@ class IndexOptions:
             commit_s=(0, 86400),
             commit_clips=(1, 10_000_000),
         )
-        _check_choice("decode", self.decode, "exact")
+        if self.segment is not None:
+            _check_choice("segment", self.segment, "windows", "shots")
+        if self.segment == "shots" and self.stride_s is not None:
+            raise InputError("shots have no stride", hint="leave out --stride, or --segment shots")
+        if self.decode is not None:
+            _check_choice("decode", self.decode, "exact", "fast", "keyframes")
+
+    @property
+    def decode_mode(self) -> str:
+        """How new videos are decoded."""
+        return self.decode or "exact"
 
     @property
     def plan_is_asked(self) -> bool:
-        """Whether the user named a window, so that videos planned differently are planned anew."""
-        return self.clip_s is not None or self.stride_s is not None
+        """Whether the user named how to cut, so that videos planned differently are planned anew."""
+        return any(self.is_asked(name) for name in ("clip_s", "stride_s", "segment"))
+
+    def is_asked(self, name: str) -> bool:
+        """Whether an option was named for this run: what the store's file names holds for new videos only."""
+        return getattr(self, name) is not None and name not in self.from_file
 
 
 @dataclass(frozen=True, kw_only=True)

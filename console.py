@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +18,26 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from vidx.config import IndexOptions
 from vidx.export import shown
 from vidx.indexer.commit import FileDone
 from vidx.indexer.run import Done
 from vidx.indexer.walk import count_files
 
 
-def print_events(events: Iterable[FileDone | Done], _root: Path) -> dict[str, int]:
+def print_events(events: Iterable[FileDone | Done], _root: Path, _options: IndexOptions) -> dict[str, int]:
     """One JSON object a line on standard output; returns the account."""
     for event in events:
         if isinstance(event, Done):
             counts = event.counts
             line: dict[str, Any] = {"event": "done", **counts, "seconds": event.seconds}
         else:
-            line = {"event": "file", **asdict(event), "hours": round(event.hours, 6)}
-        click.echo(json.dumps(line))
+            line = {"event": "file", **vars(event), "hours": round(event.hours, 6)}
+        print(json.dumps(line), flush=line.get("state") != "unchanged")  # nobody waits for those, and they are many
     return counts
 
 
-def show_progress(events: Iterable[FileDone | Done], root: Path) -> dict[str, int]:
+def show_progress(events: Iterable[FileDone | Done], root: Path, options: IndexOptions) -> dict[str, int]:
     """A bar on standard error while it runs, troubles as they come, the account at the end on standard output.
 
     Returns the account.
@@ -53,7 +53,7 @@ def show_progress(events: Iterable[FileDone | Done], root: Path) -> dict[str, in
     )
     hours, failed = 0.0, 0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        total = count_files(root) if console.is_terminal else None
+        total = count_files(root, options) if console.is_terminal else None
         task = bar.add_task("indexing", total=total, rate="")
         for event in events:
             if isinstance(event, Done):

@@ -1,6 +1,6 @@
 """What indexing makes of a folder of odd and broken files, judged by what its MANIFEST.csv says of each.
 
-    python benchmarks/odd_videos.py FOLDER [--encoder conse]
+    python benchmarks/odd_videos.py FOLDER [--encoder conse] [--decoder pyav] [--decode exact]
 
 Indexes FOLDER into a store that is thrown away and prints a Markdown table. Exit code 1 if any verdict is wrong.
 
@@ -43,12 +43,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--encoder", default="conse")
+    parser.add_argument("--decoder", default="pyav")
+    parser.add_argument("--decode", default="exact", help="exact, fast or keyframes")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     with open(folder / "MANIFEST.csv", newline="", encoding="utf-8") as file:
         manifest = list(csv.DictReader(file))
     with tempfile.TemporaryDirectory() as scratch:
-        outcomes = index(folder, Path(scratch) / "store", arguments.encoder)
+        how = ["--encoder", arguments.encoder, "--decoder", arguments.decoder, "--decode", arguments.decode]
+        outcomes = index(folder, Path(scratch) / "store", how)
     verdicts = []
     print("| file | what is odd | class | state | clips | first bad s | reason | verdict |")
     print("|---|---|---|---|---|---|---|---|")
@@ -64,10 +67,10 @@ def main() -> None:
     sys.exit(1 if wrong else 0)
 
 
-def index(folder: Path, store_path: Path, encoder: str) -> dict[str, Outcome]:
-    """Index the folder and return what became of each file, by its path below it."""
+def index(folder: Path, store_path: Path, how: list[str]) -> dict[str, Outcome]:
+    """Index the folder and return what became of each file, by its path below it; `how` are options."""
     vidx = str(Path(sys.executable).with_name("vidx"))
-    command = [vidx, "index", str(folder), "--store", str(store_path), "--encoder", encoder, "--json"]
+    command = [vidx, "index", str(folder), "--store", str(store_path), *how, "--json"]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     events = [event for event in map(json.loads, printed.splitlines()) if event["event"] == "file"]
     outcomes = {event["path"]: Outcome(event["state"], event["reason"]) for event in events}

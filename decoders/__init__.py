@@ -1,4 +1,6 @@
-"""Decoders, one file each. A decoder module has `open_video(path_bytes) -> OpenVideo` and `VERSIONS`.
+"""Decoders, one file each. A decoder module has `open_video(path_bytes, mode=...) -> OpenVideo` and `VERSIONS`.
+
+It may have `check()`, which raises VidxError where it can't work here; that is called once, before any file is touched.
 
 A decoder runs in a child process that may be killed at any instant, and is handed files that want to break it.
 """
@@ -13,7 +15,8 @@ import numpy as np
 from vidx.schema.records import Preprocess, Timeline, Video
 
 # The built-in ones and the library each needs. A file that kills a process of one is tried once with the next.
-FALLBACKS = {"pyav": "av", "decord": "decord"}
+FALLBACKS = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec"}
+MODES = ("exact", "fast", "keyframes")  # which frames are decoded, the most exact first
 
 
 class ShownFrame(Protocol):
@@ -32,7 +35,9 @@ class OpenVideo(Protocol):
     """An open file whose first real video stream is used (cover pictures are not video)."""
 
     facts: Video  # video_id is empty: the caller knows it
+    mode: str  # exact | fast | keyframes: what was asked for, or exact where this decoder knows no other
     timeline: Timeline
+    in_parts: bool  # parts of it can be had without decoding what is before or behind them
     first_bad_s: float | None  # player time of the first damage met so far
     damage: str | None  # and what it was
 
@@ -40,7 +45,8 @@ class OpenVideo(Protocol):
         """For each tick of an ascending series: the tick and the frame on screen then.
 
         That is the last frame presented at or before it. Ticks before the first readable frame get that frame; ticks
-        that nothing readable precedes or follows are left out.
+        that nothing readable precedes or follows are left out. In the modes `fast` and `keyframes` it is a frame near
+        the tick, which may come before or after it.
         """
 
     def close(self) -> None: ...

@@ -51,8 +51,10 @@ def _versions() -> dict[str, str]:
 VERSIONS = _versions()
 
 
-def open_video(path_bytes: bytes, *, threads: int = 1, alive: Callable[[], None] = lambda: None) -> DecordVideo:
-    """Open a file and read its packet table; `alive` is called while work goes on.
+def open_video(
+    path_bytes: bytes, *, threads: int = 1, mode: str = "exact", alive: Callable[[], None] = lambda: None
+) -> DecordVideo:
+    """Open a file and read its packet table; `alive` is called while work goes on. Any mode is decoded exactly.
 
     Raises NotVideo, Unreadable also for what decord can't be trusted with, and VidxError where it is not installed.
     """
@@ -61,6 +63,9 @@ def open_video(path_bytes: bytes, *, threads: int = 1, alive: Callable[[], None]
 
 class DecordVideo:
     """See `vidx.decoders.OpenVideo`. A cursor: `_next` is the number of the frame that decord gives next."""
+
+    mode = "exact"
+    in_parts = False
 
     def __init__(self, path_bytes: bytes, threads: int, alive: Callable[[], None]) -> None:
         self._decord, self._complaints = _library()

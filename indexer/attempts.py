@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from vidx.indexer.decode import Opened
+from vidx.indexer.encode import EncodedClip
 from vidx.indexer.probe import Job
 from vidx.schema.records import Outcome, Video
 
@@ -21,6 +22,8 @@ class Attempt:
     n_clips: int  # so far, those that an earlier run committed included
     end_s: float  # of the last of them
     damaged: bool = False
+    mode: str = "exact"
+    ahead: dict[int, EncodedClip] = field(default_factory=dict)  # clips by number that came before those in front
 
 
 @dataclass
@@ -40,7 +43,16 @@ class Work:
         resume = self.job.resume
         end_s = resume.end_s if resume is not None and opened.skipped else 0.0
         self.attempts.append(
-            Attempt(opened.decoder, opened.versions, opened.video, first_clip_id, opened.n_clips, opened.skipped, end_s)
+            Attempt(
+                opened.decoder,
+                opened.versions,
+                opened.video,
+                first_clip_id,
+                n_planned=opened.n_clips,
+                n_clips=opened.skipped,
+                end_s=end_s,
+                mode=opened.mode,
+            )
         )
 
     def settle(self, outcome: Outcome) -> tuple[Outcome, Attempt | None]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,9 @@ from vidx.decoders import OpenVideo, announced
 from vidx.errors import MediaError, NotVideo
 from vidx.indexer.fingerprint import WHOLE_BYTES
 from vidx.indexer.plan import Windows, plan, window_at
+from vidx.indexer.shots import cuts, detector_version, mode_to_look, plan_shots
 from vidx.plugins import load
-from vidx.schema.records import Outcome, PlannedClip, Preprocess, Timeline, Video
+from vidx.schema.records import Outcome, PlannedClip, Preprocess, Video
 
 _SIGN_OF_LIFE_S = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -39,19 +42,38 @@ def main(read_fd: int, write_fd: int, memory_bytes: int) -> None:
     _die_with_parent()
     if sys.platform == "linux":  # others don't hold to it
         # Address space, not resident memory: an allocation beyond it is refused, and the decoder can say so.
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        # The hard limit stays: a decoder whose libraries map memory that they never touch may have to add that.
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
     jobs, answers = Connection(read_fd, writable=False), _Answers(Connection(write_fd, readable=False))
+    held = _Held()
     while True:
         try:
             job = json.loads(jobs.recv_bytes())
         except EOFError:
             return
-        _serve(job, answers)
+        _serve(job, answers, held)
 
 
-def _serve(job: dict[str, Any], answers: _Answers) -> None:
-    path = bytes.fromhex(job["path_hex"])
+@dataclass
+class _Held:
+    """The video that parts were asked of last, left open for more of them."""
+
+    key: tuple[Any, ...] = ()
     video: OpenVideo | None = None
+
+    def take(self, key: tuple[Any, ...]) -> OpenVideo | None:
+        """The video if it is that of `key`; else it is closed. It is not held any more."""
+        video, self.video = self.video, None
+        if video is not None and key != self.key:
+            video.close()
+            video = None
+        self.key = key
+        return video
+
+
+def _serve(job: dict[str, Any], answers: _Answers, held: _Held) -> None:
+    path = bytes.fromhex(job["path_hex"])
+    video = held.take(_key_of(path, job))
     versions: dict[str, str] = {}
     try:
         if job["kind"] == "announced":
@@ -61,9 +83,15 @@ def _serve(job: dict[str, Any], answers: _Answers) -> None:
         else:
             decoder = load("decoders", job["decoder"])
             versions = decoder.VERSIONS
-            video = decoder.open_video(path, threads=job["threads"], alive=answers.alive)
-            clips = _planned(job, video.timeline)
+            if job["kind"] == "windows" and job["windows"]["segment"] == "shots":
+                versions = versions | detector_version()
+            if video is None:
+                video = decoder.open_video(path, threads=job["threads"], mode=job["mode"], alive=answers.alive)
+            look = partial(decoder.open_video, path, threads=job["threads"], alive=answers.alive)
+            clips = _planned(job, video, look, answers)
             outcome = _decode_clips(job, video, clips, versions, answers)
+            if "part" in job and outcome.state == "ok":
+                held.video, video = video, None
     except NotVideo as error:
         outcome = Outcome("not_video", str(error))
     except MediaError as error:
@@ -81,6 +109,15 @@ def _serve(job: dict[str, Any], answers: _Answers) -> None:
     answers.send({"kind": "end", **asdict(replace(outcome, versions=versions))})
 
 
+def _key_of(path: bytes, job: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes an open video the one that a job is about."""
+    try:
+        facts = os.stat(path)
+    except OSError:  # which opening it will say
+        return ()
+    return path, facts.st_size, facts.st_mtime_ns, job.get("decoder"), job.get("mode")
+
+
 def _memory_is_short() -> bool:
     """Whether memory may be what a file failed for: decoders call a refused allocation damage, too."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -90,11 +127,22 @@ def _memory_is_short() -> bool:
     return int(peak_kib) * 1024 > limit / 2
 
 
-def _planned(job: dict[str, Any], line: Timeline) -> list[PlannedClip]:
-    """The clips a job asks for: all windows of a video, one around an instant, or one of given ticks."""
+def _planned(
+    job: dict[str, Any], video: OpenVideo, look: Callable[..., OpenVideo], answers: _Answers
+) -> list[PlannedClip]:
+    """The clips a job asks for: all windows or shots of a video, one around an instant, or one of given ticks.
+
+    Shots are looked for in a second opening of the file, so that damage counts where clips are decoded.
+    """
+    line = video.timeline
     match job["kind"]:
         case "windows":
-            return plan(line, Windows(**job["windows"]))
+            windows = Windows(**job["windows"])
+            if windows.segment == "windows":
+                return plan(line, windows)
+            answers.send({"kind": "alive", "facts": {"duration_s": video.facts.duration_s}})
+            with contextlib.closing(look(mode=mode_to_look(video.facts))) as looked_at:
+                return plan_shots(line, cuts(looked_at), windows)
         case "at":
             return [window_at(line, job["at_s"], job["clip_s"], job["frames"])]
     return [PlannedClip(0.0, 0.0, tuple(job["ticks"]))]
@@ -111,21 +159,35 @@ def _decode_clips(
 ) -> Outcome:
     """Send all clips but those done already; or all of them after all, where the rest turns out to be damaged.
 
-    What damage does to a frame may hang on the frames decoded before it, so a damaged video is decoded in one go.
+    What damage does to a frame may hang on the frames decoded before it, so a damaged video is decoded in one go. Of a
+    sound video a part may be asked for.
     """
     preprocess = Preprocess(**job["preprocess"])
     found_on_opening = video.damage
     facts = asdict(_with_announced(video.facts, bytes.fromhex(job["path_hex"])))
-    for skipped in (_n_done(job, versions, len(clips)), 0):
-        opened = {"kind": "opened", "facts": facts, "n_clips": len(clips), "skipped": skipped, "versions": versions}
-        answers.send(opened)
+    how = {"facts": facts, "n_clips": len(clips), "mode": video.mode, "versions": versions}
+    done = _n_done(job, versions, len(clips))
+    part = _part(job.get("part"), video, len(clips), done)
+    for skipped, stop in (part,) if part else ((done, len(clips)), (0, len(clips))):
+        answers.send({"kind": "opened", "skipped": skipped, "stop": stop if part else None, **how})
         sent = skipped
-        for clip, pictures in _decode(video, clips[skipped:], preprocess, job["thumbnails"]):
-            _send_clip(answers, clip, pictures, damaged=video.damage != found_on_opening)
+        for clip, pictures in _decode(video, clips[skipped:stop], preprocess, job["thumbnails"]):
+            _send_clip(answers, sent, clip, pictures, damaged=video.damage != found_on_opening)
             sent += 1
         if skipped == 0 or video.damage == found_on_opening:
             break
-    return _outcome(video, clips, sent)
+    return _outcome(video, clips[:stop], sent)
+
+
+def _part(asked: dict[str, Any] | None, video: OpenVideo, n_clips: int, done: int) -> tuple[int, int] | None:
+    """The range of clips asked for; None where the video is to be decoded in one go, or a part would be the rest."""
+    if asked is None:
+        return None
+    first, clips = asked["first"], asked["clips"]
+    if first is not None:
+        return first, min(first + clips, n_clips)
+    may_be_shared = video.in_parts and video.damage is None and n_clips - done > 2 * clips
+    return (done, done + clips) if may_be_shared else None
 
 
 def _with_announced(facts: Video, path: bytes) -> Video:
@@ -152,22 +214,25 @@ def _decode(
     middles = {clip.ticks[len(clip.ticks) // 2] for clip in clips} if thumbnails else set()
     wanted = video.frames_at(sorted({tick for clip in clips for tick in clip.ticks}))
     held: dict[int, _Picture] = {}
+    latest: _Picture | None = None
     for clip in clips:
         held = {tick: picture for tick, picture in held.items() if tick >= clip.ticks[0]}
         while clip.ticks[-1] not in held:
             if (pair := next(wanted, None)) is None:
                 return
             tick, shown = pair
-            thumbnail = shown.thumbnail() if tick in middles else b""
-            held[tick] = _Picture(shown.tick, shown.pixels(preprocess), thumbnail)
+            is_again = latest is not None and shown.tick == latest.tick  # as key frames often are
+            pixels = latest.pixels if latest is not None and is_again else shown.pixels(preprocess)
+            held[tick] = latest = _Picture(shown.tick, pixels, shown.thumbnail() if tick in middles else b"")
         yield clip, [held[tick] for tick in clip.ticks]
 
 
-def _send_clip(answers: _Answers, clip: PlannedClip, pictures: list[_Picture], *, damaged: bool) -> None:
+def _send_clip(answers: _Answers, number: int, clip: PlannedClip, pictures: list[_Picture], *, damaged: bool) -> None:
     middle = pictures[len(pictures) // 2]
     pixels = np.stack([picture.pixels for picture in pictures])
     header = {
         "kind": "clip",
+        "number": number,
         "start_s": clip.start_s,
         "end_s": clip.end_s,
         "frame_pts": [picture.tick for picture in pictures],

@@ -140,10 +140,16 @@ class Committer:
         work.open(opened, first_clip_id)
 
     def _clip(self, clip: EncodedClip) -> None:
+        """Keep a clip; those of a video go to the store in order, so that what is there of it is its beginning."""
         work = self._work[clip.job.video_id]
         attempt = work.attempts[-1]
-        if attempt.n_clips == attempt.n_planned:
+        if clip.number >= attempt.n_planned:
             raise IdsExhausted(f"{clip.job.file.path} gave more than the {attempt.n_planned} clips it was planned for")
+        attempt.ahead[clip.number] = clip
+        while (ready := attempt.ahead.pop(attempt.n_clips, None)) is not None:
+            self._store(work, attempt, ready)
+
+    def _store(self, work: Work, attempt: Attempt, clip: EncodedClip) -> None:
         self._pending.clips.append(
             {
                 "clip_id": attempt.first_clip_id + attempt.n_clips,
@@ -197,6 +203,7 @@ class Committer:
                 "reason": outcome.reason,
                 "first_bad_s": outcome.first_bad_s,
                 "decoder": self._options.decoder if attempt is None else attempt.decoder,
+                "decode_mode": self._options.decode_mode if attempt is None else attempt.mode,
                 "versions": json.dumps(outcome.versions),
                 "first_clip_id": first_clip_id,
                 "n_clips": attempt.n_clips if usable and attempt else 0,
@@ -211,7 +218,7 @@ class Committer:
             space=self._space,
             plan=provenance["plan"],
             decoder=attempt.decoder,
-            decode_mode=provenance["decode_mode"],
+            decode_mode=attempt.mode,
             versions=attempt.versions,
             device=provenance["device"],
             precision=provenance["precision"],

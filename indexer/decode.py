@@ -17,11 +17,13 @@ from typing import IO, Any
 import numpy as np
 
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Found, Job, Settled
+from vidx.indexer.probe import Found, Job, Known, Settled
 from vidx.indexer.process import DecodeProcess, Limits, ProcessDied, job_message
+from vidx.indexer.split import RANGE_CLIPS, Pool, Split
 from vidx.indexer.walk import storable_mtime_ns
 from vidx.schema.records import DecodedClip, FoundFile, Outcome, Preprocess, Video
 
+_TOGETHER = 1000  # unchanged files passed from thread to thread at once: one by one, that costs more than all else
 _QUEUE_LENGTH = 8  # answers waiting for the encoder; a clip is a few MB
 
 
@@ -36,6 +38,8 @@ class DecodeOptions:
     workers: int
     limits: Limits
     log: IO[bytes]
+    mode: str = "exact"  # or fast, or keyframes
+    share: bool = True  # long videos between workers; then their clips come in any order
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,18 @@ class Opened:
     skipped: int
     decoder: str
     versions: dict[str, str]
+    mode: str = "exact"  # that it was decoded in
+    stop: int | None = None  # the first clip that this answer's clips leave to others; None: they are all
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One decoded clip of a job; `damaged` if damage was met in the video before its end."""
+    """Clip `number` of a job's plan, decoded; `damaged` if damage was met in the video before its end."""
 
     job: Job
     clip: DecodedClip
     damaged: bool
+    number: int
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,17 @@ Answer = Opened | Clip | Ended
 
 
 def decode(found: Iterator[Found], options: DecodeOptions) -> Generator[Answer | Settled, None, None]:
-    """Answers of all jobs, those of one job in order, those of different jobs mixed; all else passes through.
+    """Answers of all jobs, those of different jobs mixed; all else passes through.
 
-    Each job gives Opened and its Clips where the file can be used, and exactly one Ended in every case. An exception in
+    Each job gives Opened and its Clips where the file can be used, and exactly one Ended in every case, in this order;
+    the clips of a long video may come in any order. An exception in
     `found` is raised here. Closing the iterator kills the children.
     """
     answers: queue.Queue[Any] = queue.Queue(_QUEUE_LENGTH)
     stop = threading.Event()
-    source = _Source(found)
+    source, pool = _Source(found), Pool(stop)
     threads = [
-        threading.Thread(target=_serve, args=(source, options, answers, stop), daemon=True)
+        threading.Thread(target=_serve, args=(source, pool, options, answers, stop), daemon=True)
         for _ in range(options.workers)
     ]
     for thread in threads:
@@ -97,7 +105,7 @@ def decode(found: Iterator[Found], options: DecodeOptions) -> Generator[Answer |
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                yield answer
+                yield from answer
     finally:
         stop.set()
         while any(thread.is_alive() for thread in threads):  # let blocked threads see `stop`
@@ -111,21 +119,31 @@ class _Source:
     def __init__(self, items: Iterator[Found]) -> None:
         self._items, self._lock = items, threading.Lock()
 
-    def next(self) -> Found | None:
-        """The next item, or None when there are no more."""
+    def next(self) -> list[Found]:
+        """The next items, none when there are no more: files of which nothing was read together, one other at most."""
+        taken: list[Found] = []
         with self._lock:
-            return next(self._items, None)
+            for item in self._items:
+                taken.append(item)
+                if len(taken) == _TOGETHER or not (isinstance(item, Known) and item.up_to_date):
+                    break
+        return taken
 
 
-def _serve(source: _Source, options: DecodeOptions, answers: queue.Queue[Any], stop: threading.Event) -> None:
-    worker = _Worker(options, stop)
+def _serve(
+    source: _Source, pool: Pool, options: DecodeOptions, answers: queue.Queue[Any], stop: threading.Event
+) -> None:
+    worker = _Worker(options, pool, stop)
     try:
-        while not stop.is_set() and (item := source.next()) is not None:
-            if isinstance(item, Job):
-                for answer in worker.run(item):
-                    answers.put(answer)
-            else:
-                answers.put(item)
+        while not stop.is_set() and (items := source.next()):
+            if settled := [item for item in items if not isinstance(item, Job)]:
+                answers.put(settled)
+            if isinstance(items[-1], Job):
+                for answer in worker.run(items[-1]):
+                    answers.put([answer])
+        while (claimed := pool.help()) is not None:
+            for answer in worker.help(*claimed):
+                answers.put([answer])
     except BaseException as error:  # handed to the consumer, which raises it
         answers.put(error)
     finally:
@@ -133,11 +151,18 @@ def _serve(source: _Source, options: DecodeOptions, answers: queue.Queue[Any], s
         answers.put(None)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A range of a job's clips from `first` on; None: from where an earlier run left off."""
+
+    first: int | None
+
+
 class _Worker:
     """Runs jobs in one child process, and in a new one where that died."""
 
-    def __init__(self, options: DecodeOptions, stop: threading.Event) -> None:
-        self._options, self._stop = options, stop
+    def __init__(self, options: DecodeOptions, pool: Pool, stop: threading.Event) -> None:
+        self._options, self._pool, self._stop = options, pool, stop
         self._process: DecodeProcess | None = None
 
     def close(self) -> None:
@@ -146,22 +171,70 @@ class _Worker:
 
     def run(self, job: Job) -> Iterator[Answer]:
         """Answers of one job. Ends without an Ended only when `stop` is set."""
+        self._pool.begin()
+        try:
+            yield from self._run(job)
+        finally:
+            self._pool.end()
+
+    def help(self, split: Split, first: int) -> Iterator[Answer]:
+        """The clips of one range of a job that another worker runs; they are its own, whatever comes of it."""
+        is_right = False
+        try:
+            for answer in self._answers(split.job, split.decoder, _Part(first)):
+                if isinstance(answer, Clip):
+                    yield answer
+                elif isinstance(answer, Ended):
+                    is_right = answer.outcome.state == "ok"
+        except ProcessDied:
+            pass  # its owner decodes the video anew, and tells
+        finally:
+            split.done(is_right=is_right)
+
+    def _run(self, job: Job) -> Iterator[Answer]:
         deaths: dict[str, str] = {}
         for decoder in self._options.decoders:
             try:
-                yield from self._answers(job, decoder)
+                if not (yield from self._shared(job, decoder)):
+                    yield from self._answers(job, decoder)
                 return
             except ProcessDied as death:
                 deaths[decoder] = str(death)
         reason = "; ".join(f"{decoder}: {death}" for decoder, death in deaths.items())
         yield Ended(job, _if_still_the_same(job.file, Outcome("failed", reason, 0.0)))
 
-    def _answers(self, job: Job, decoder: str) -> Iterator[Answer]:
-        """What one decoder makes of a job. Raises ProcessDied."""
+    def _shared(self, job: Job, decoder: str) -> Generator[Answer, None, bool]:
+        """Answers of a job that others may help with; False if that went wrong, and it must be begun anew alone.
+
+        Raises ProcessDied where it died over the first range.
+        """
+        stop: int | None = None
+        for answer in self._answers(job, decoder, _Part(None) if self._options.share else None):
+            if isinstance(answer, Opened):
+                opened, stop = answer, answer.stop
+            if isinstance(answer, Ended) and stop is not None:
+                break
+            yield answer
+        else:
+            return True
+        if answer.outcome.state != "ok":
+            return False
+        split = Split(job, decoder, opened.n_clips, stop)
+        self._pool.share(split)
+        while (first := split.claim()) is not None:
+            yield from self.help(split, first)
+        self._pool.take_back(split)
+        if not split.wait():
+            return self._stop.is_set()
+        yield Ended(job, _if_still_the_same(job.file, answer.outcome))
+        return True
+
+    def _answers(self, job: Job, decoder: str, part: _Part | None = None) -> Iterator[Answer]:
+        """What one decoder makes of a job, or of a part of it. Raises ProcessDied."""
         if self._process is None or not self._process.usable:
             self._process = DecodeProcess(self._options.limits, self._options.log)
         video: Video | None = None
-        for header, payloads in self._process.answers(self._message(job, decoder), self._stop):
+        for header, payloads in self._process.answers(self._message(job, decoder, part), self._stop):
             try:
                 answer = _read(job, decoder, header, payloads, video)
             except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -171,9 +244,11 @@ class _Worker:
                 video = answer.video
             yield answer
 
-    def _message(self, job: Job, decoder: str) -> dict[str, Any]:
+    def _message(self, job: Job, decoder: str, part: _Part | None) -> dict[str, Any]:
         options = self._options
         asked: dict[str, Any] = {"kind": "windows", "windows": asdict(options.windows)}
+        if part is not None:
+            asked["part"] = {"first": part.first, "clips": RANGE_CLIPS}
         if job.resume is not None and job.resume.attempt.decoder == decoder:
             attempt = job.resume.attempt
             asked["resume"] = {
@@ -183,7 +258,13 @@ class _Worker:
             }
         threads = max(1, (os.cpu_count() or 1) // options.workers)
         return job_message(
-            job.file.path_bytes, asked, decoder, options.preprocess, thumbnails=options.thumbnails, threads=threads
+            job.file.path_bytes,
+            asked,
+            decoder,
+            options.preprocess,
+            mode=options.mode,
+            thumbnails=options.thumbnails,
+            threads=threads,
         )
 
 
@@ -192,11 +273,20 @@ def _read(job: Job, decoder: str, header: dict[str, Any], payloads: list[bytes],
     match header["kind"]:
         case "opened":
             facts = Video(**{**header["facts"], "video_id": job.video_id})
-            return Opened(job, facts, header["n_clips"], header["skipped"], decoder, header["versions"])
+            return Opened(
+                job,
+                facts,
+                header["n_clips"],
+                header["skipped"],
+                decoder,
+                header["versions"],
+                header["mode"],
+                header["stop"],
+            )
         case "clip":
             if video is None:
                 raise ValueError("a clip of a video that was not opened")
-            return Clip(job, _clip(header, payloads, video), header["damaged"])
+            return Clip(job, _clip(header, payloads, video), header["damaged"], header["number"])
         case "end":
             outcome = Outcome(**{f.name: header[f.name] for f in fields(Outcome)})
             return Ended(job, _if_still_the_same(job.file, outcome))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vidx.encoders import VideoTextEncoder, check_vectors
 from vidx.indexer.decode import Answer, Clip, Ended, Opened
 from vidx.indexer.probe import Job, Settled
-from vidx.schema.records import DecodedClip
+from vidx.indexer.still import Extent, is_still
+
+_PATIENCE = 8  # a batch goes before it is full once so many times its size wait for it, as still clips may
+_NO_VECTOR = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """A clip with its vector, float32 (dim,), unit norm; the pixels are gone."""
+    """Clip `number` of a job's plan with its vector, float32 (dim,), unit norm; the pixels are gone."""
 
     job: Job
+    number: int
     start_s: float
     end_s: float
     frame_pts: tuple[int, ...]
@@ -29,48 +33,91 @@ class EncodedClip:
 
 
 def encode(
-    answers: Iterable[Answer | Settled], encoder: VideoTextEncoder, batch_size: int
+    answers: Iterable[Answer | Settled], encoder: VideoTextEncoder, batch_size: int, *, skip_still: bool = False
 ) -> Iterator[Opened | EncodedClip | Ended | Settled]:
     """Replace every Clip by an EncodedClip. The answers of a job stay in order; all else passes at once.
 
-    Raises EncoderBroken when the vectors can't be right.
+    With `skip_still`, a clip that is still against the last encoded one of its video gets the vector of that. Raises
+    EncoderBroken when the vectors can't be right.
     """
-    waiting: list[Answer] = []
-    n_clips = 0
+    references: dict[str, _Source] = {}  # by video_id, of jobs under way
+    waiting: list[_Waiting | Opened | Ended] = []
+    batch: list[_Source] = []
     for answer in answers:
         if isinstance(answer, Clip):
-            waiting.append(answer)
-            n_clips += 1
-        elif isinstance(answer, Opened | Ended) and any(earlier.job == answer.job for earlier in waiting):
-            waiting.append(answer)  # behind the clips of its job
+            source = _source(answer, references) if skip_still else _Source(answer.clip.pixels)
+            if source.vector is not None:
+                yield _encoded(answer, source.vector)
+            else:
+                waiting.append(_Waiting(_encoded(answer, _NO_VECTOR), source))
+                if source not in batch:
+                    batch.append(source)
+        elif isinstance(answer, Opened | Ended):
+            references.pop(answer.job.video_id, None)
+            if any(earlier.job == answer.job for earlier in waiting):
+                waiting.append(answer)  # behind the clips of its job
+            else:
+                yield answer
         else:
             yield answer
-        if n_clips == batch_size:
-            yield from _encode_batch(waiting, encoder)
-            waiting, n_clips = [], 0
-    yield from _encode_batch(waiting, encoder)
+        if len(batch) == batch_size or len(waiting) >= _PATIENCE * batch_size:
+            yield from _with_vectors(waiting, batch, encoder)
+            waiting, batch = [], []
+    yield from _with_vectors(waiting, batch, encoder)
 
 
-def _encode_batch(waiting: list[Answer], encoder: VideoTextEncoder) -> Iterator[Opened | EncodedClip | Ended]:
-    clips = [answer.clip for answer in waiting if isinstance(answer, Clip)]
-    vectors = iter(_vectors(clips, encoder))
-    for answer in waiting:
-        yield _encoded(answer, next(vectors)) if isinstance(answer, Clip) else answer
+@dataclass(eq=False)
+class _Source:
+    """What one vector is made of; `pixels` are gone once it is there."""
+
+    pixels: np.ndarray | None
+    extent: Extent | None = None  # where still clips are looked for
+    vector: np.ndarray | None = None
 
 
-def _vectors(clips: list[DecodedClip], encoder: VideoTextEncoder) -> np.ndarray:
-    if not clips:
-        return np.empty((0, encoder.spec.space.dim), np.float32)
-    frames = np.stack([clip.pixels for clip in clips])
-    vectors = encoder.encode_video(frames)
-    check_vectors(vectors, frames, encoder.spec.name)
-    return vectors
+@dataclass(frozen=True)
+class _Waiting:
+    """A clip whose vector is not there yet."""
+
+    clip: EncodedClip
+    source: _Source
+
+    @property
+    def job(self) -> Job:
+        return self.clip.job
+
+
+def _source(answer: Clip, references: dict[str, _Source]) -> _Source:
+    """The reference of a clip's video if the clip is still against it; else the clip itself, the next reference."""
+    extent, reference = Extent.of(answer.clip.pixels), references.get(answer.job.video_id)
+    if reference is not None and reference.extent is not None and is_still(extent, reference.extent):
+        return reference
+    references[answer.job.video_id] = source = _Source(answer.clip.pixels, extent)
+    return source
+
+
+def _with_vectors(
+    waiting: list[_Waiting | Opened | Ended], batch: list[_Source], encoder: VideoTextEncoder
+) -> Iterator[Opened | EncodedClip | Ended]:
+    if batch:
+        frames = np.stack([source.pixels for source in batch if source.pixels is not None])
+        vectors = encoder.encode_video(frames)
+        check_vectors(vectors, frames, encoder.spec.name)
+        for source, vector in zip(batch, vectors, strict=True):
+            source.pixels, source.vector = None, vector
+    for item in waiting:
+        if isinstance(item, _Waiting):
+            assert item.source.vector is not None
+            yield replace(item.clip, vector=item.source.vector)
+        else:
+            yield item
 
 
 def _encoded(answer: Clip, vector: np.ndarray) -> EncodedClip:
     clip = answer.clip
     return EncodedClip(
         job=answer.job,
+        number=answer.number,
         start_s=clip.start_s,
         end_s=clip.end_s,
         frame_pts=clip.frame_pts,

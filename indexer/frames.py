@@ -22,7 +22,7 @@ from vidx.schema.store import Store
 _DECODER = "pyav"
 
 
-def clip_at(path: Path, at_s: float | None, space: Space, clip_s: float = CLIP_S) -> np.ndarray:
+def clip_at(path: Path, at_s: float | None, space: Space, clip_s: float = CLIP_S, mode: str = "exact") -> np.ndarray:
     """The frames a space would embed for the clip of a video around an instant; of the whole video for None.
 
     Returns uint8 (T, h, w, 3). Raises InputError where there is no such file, Unreadable where it gives no frames.
@@ -30,7 +30,7 @@ def clip_at(path: Path, at_s: float | None, space: Space, clip_s: float = CLIP_S
     if not path.is_file():
         raise InputError(f"no file {path}")
     asked = {"kind": "at", "at_s": at_s, "clip_s": clip_s, "frames": space.frames}
-    return _decoded(os.fsencode(path.absolute()), asked, _DECODER, space.preprocess)
+    return _decoded(os.fsencode(path.absolute()), asked, _DECODER, space.preprocess, mode)
 
 
 def frames_of_clip(store: Store, space_name: str, clip_id: int) -> np.ndarray:
@@ -41,16 +41,17 @@ def frames_of_clip(store: Store, space_name: str, clip_id: int) -> np.ndarray:
     """
     snapshot = Snapshot(store)
     found = snapshot.rows(
-        "SELECT f.path_bytes, f.size, f.mtime_ns, c.frame_pts, n.decoder FROM"
+        "SELECT f.path_bytes, f.size, f.mtime_ns, c.frame_pts, n.decoder, n.decode_mode FROM"
         f" {snapshot.clips(space_name)} c JOIN files f USING (video_id)"
         " JOIN newest n ON n.video_id = c.video_id AND n.space = $space WHERE c.clip_id = $id ORDER BY f.path_bytes",
         {"space": space_name, "id": clip_id},
     )
     if not found:
         raise InputError(f"no clip {clip_id} in {space_name}")
-    for path, size, mtime_ns, ticks, decoder in found:
+    preprocess = store.space(space_name).preprocess
+    for path, size, mtime_ns, ticks, decoder, mode in found:
         if os.path.isfile(path) and _stamp(path) == (size, mtime_ns):
-            return _decoded(path, {"kind": "ticks", "ticks": ticks}, decoder, store.space(space_name).preprocess)
+            return _decoded(path, {"kind": "ticks", "ticks": ticks}, decoder, preprocess, mode)
     raise Unreadable(f"{printable(found[0][0])} is gone or has changed", hint="plug its drive in, or index again")
 
 
@@ -59,8 +60,10 @@ def _stamp(path: bytes) -> tuple[int, int]:
     return facts.st_size, storable_mtime_ns(facts)
 
 
-def _decoded(path: bytes, asked: dict[str, Any], decoder: str, preprocess: Preprocess) -> np.ndarray:
-    job = job_message(path, asked, decoder, preprocess, thumbnails=False, threads=os.cpu_count() or 1)
+def _decoded(
+    path: bytes, asked: dict[str, Any], decoder: str, preprocess: Preprocess, mode: str = "exact"
+) -> np.ndarray:
+    job = job_message(path, asked, decoder, preprocess, mode=mode, thumbnails=False, threads=os.cpu_count() or 1)
     with _process() as process:
         frames = None
         try:

@@ -15,17 +15,19 @@ _TOLERANCE_S = 1e-6  # a frame due at the very instant asked for counts as shown
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of `clip_s` every `stride_s`, T `frames` each."""
+    """Windows of `clip_s` every `stride_s`, T `frames` each; or shots of at most `clip_s`."""
 
     clip_s: float
     stride_s: float
     frames: int
+    segment: str = "windows"  # | shots
+    skip_still: bool = False  # see `vidx.indexer.still`; part of the plan, as it decides what vectors stand for
 
     def to_json(self) -> str:
         """The plan as the indexed table records it."""
-        return json.dumps(
-            {"segment": "windows", "clip_s": self.clip_s, "stride_s": self.stride_s, "frames": self.frames}
-        )
+        names = ["segment", "clip_s", *(["stride_s"] if self.segment == "windows" else []), "frames"]
+        plan: dict[str, object] = {name: getattr(self, name) for name in names}
+        return json.dumps({**plan, "skip_still": True} if self.skip_still else plan)
 
 
 def plan(line: Timeline, windows: Windows) -> list[PlannedClip]:
@@ -38,7 +40,7 @@ def plan(line: Timeline, windows: Windows) -> list[PlannedClip]:
     times_s = line.seconds(line.ticks)
     first_s, end_s = float(times_s[0]), float(line.seconds(line.end_tick))
     return [
-        PlannedClip(start_s, stop_s, _representatives(line.ticks, times_s, start_s, stop_s, windows.frames))
+        PlannedClip(start_s, stop_s, representatives(line.ticks, times_s, start_s, stop_s, windows.frames))
         for start_s, stop_s in _spans(times_s - first_s, end_s - first_s, windows, first_s)
     ]
 
@@ -57,7 +59,7 @@ def window_at(line: Timeline, at_s: float | None, clip_s: float, frames: int) ->
     else:
         start_s = max(first_s, min(at_s - clip_s / 2, end_s - clip_s))
         stop_s = min(start_s + clip_s, end_s)
-    return PlannedClip(start_s, stop_s, _representatives(line.ticks, times_s, start_s, stop_s, frames))
+    return PlannedClip(start_s, stop_s, representatives(line.ticks, times_s, start_s, stop_s, frames))
 
 
 def _spans(since_s: np.ndarray, length_s: float, windows: Windows, first_s: float) -> list[tuple[float, float]]:
@@ -76,9 +78,10 @@ def _spans(since_s: np.ndarray, length_s: float, windows: Windows, first_s: floa
     return [(first_s + start, first_s + stop) for start, stop in spans]
 
 
-def _representatives(
+def representatives(
     ticks: np.ndarray, times_s: np.ndarray, start_s: float, stop_s: float, frames: int
 ) -> tuple[int, ...]:
+    """Ticks of the frames on screen at the centres of `frames` equal segments of a clip."""
     centres = start_s + (np.arange(frames) + 0.5) * (stop_s - start_s) / frames
     at = np.searchsorted(times_s, centres + _TOLERANCE_S, side="right") - 1
     return tuple(int(tick) for tick in ticks[np.maximum(at, 0)])

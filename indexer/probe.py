@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import pyarrow as pa
 
+from vidx.decoders import MODES
 from vidx.indexer.fingerprint import WHOLE_BYTES, fingerprint
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import FoundFile
@@ -81,6 +83,7 @@ class Wanted:
     space: str
     plan: str  # JSON
     plan_is_asked: bool  # else content that is planned otherwise stays as it is
+    least_mode: str | None  # content that was decoded less exactly is decoded anew; None: it stays as it is
     retry_failed: bool
     resumable: Callable[[Unfinished], bool]  # whether this run would make the clips of an attempt just the same
     announced: Callable[[bytes], Announced | None]  # of a file; None where its header can't be read
@@ -99,18 +102,17 @@ def probe(
         yield from (triage.judge(file, rows.get(number)) for number, file in enumerate(files))
 
 
-@dataclass(frozen=True)
-class _Record:
+class _Record(NamedTuple):  # as is _Row: made for every file, and dataclasses are slow to make
     """What the store holds of a content; `state` is None where this space has no outcome of it."""
 
     video_id: str
     state: str | None
     reason: str | None
     plan: str | None
+    mode: str | None
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """The files row of a path that has a content; `same` if its size and modification time are as they were."""
 
     record: _Record
@@ -161,9 +163,14 @@ class _Triage:
     def _is_settled(self, record: _Record) -> bool:
         if record.state == "failed":
             return not self._wanted.retry_failed
-        if record.state in ("ok", "partial") and self._wanted.plan_is_asked:
-            return record.plan == self._wanted.plan
+        if record.state in ("ok", "partial"):
+            is_planned = record.plan == self._wanted.plan or not self._wanted.plan_is_asked
+            return is_planned and self._is_exact_enough(record)
         return record.state is not None
+
+    def _is_exact_enough(self, record: _Record) -> bool:
+        least = self._wanted.least_mode
+        return least is None or MODES.index(record.mode or "exact") <= MODES.index(least)
 
     def _identity(self, file: FoundFile) -> str:
         """The video_id of a file. Two large files of one fingerprint are told apart by what their headers announce."""
@@ -185,10 +192,10 @@ class _Triage:
         return None
 
     def _of_content(self, video_id: str) -> _Record:
-        query = "SELECT state, reason, plan FROM newest WHERE video_id = $id AND space = $space"
+        query = "SELECT state, reason, plan, decode_mode FROM newest WHERE video_id = $id AND space = $space"
         for row in self._snapshot.rows(query, {"id": video_id, "space": self._wanted.space}):
             return _Record(video_id, *row)
-        return _Record(video_id, None, None, None)
+        return _Record(video_id, None, None, None, None)
 
     def _job(self, file: FoundFile, record: _Record) -> Job:
         video_id = record.video_id
@@ -216,11 +223,16 @@ class _Triage:
 
 
 _ROWS = """
-SELECT batch.number,
-    files.size = batch.size AND files.mtime_ns = batch.mtime_ns,
-    files.state = 'present' AND files.device = batch.device,
-    files.video_id, newest.state, newest.reason, newest.plan
-FROM batch JOIN files USING (path_bytes)
-LEFT JOIN newest ON newest.video_id = files.video_id AND newest.space = $space
-WHERE files.state IN ('present', 'missing') AND files.video_id IS NOT NULL
+WITH found AS (
+    SELECT batch.number, files.size = batch.size AND files.mtime_ns = batch.mtime_ns AS same,
+        files.state = 'present' AND files.device = batch.device AS current, files.video_id
+    FROM batch JOIN files USING (path_bytes)
+    WHERE files.state IN ('present', 'missing') AND files.video_id IS NOT NULL
+), outcome AS (  -- as in the view `newest`, which would sort the contents of all files for each batch
+    SELECT video_id, state, reason, plan, decode_mode FROM indexed
+    WHERE space = $space AND video_id IN (SELECT video_id FROM found)
+    QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY first_clip_id DESC) = 1
+)
+SELECT number, same, current, found.video_id, state, reason, plan, decode_mode
+FROM found LEFT JOIN outcome USING (video_id)
 """

@@ -76,7 +76,7 @@ class DecodeProcess:
                 header, payloads = self._receive()
                 if header["kind"] == "gave up":
                     raise _Killed(header["reason"])
-                if header["kind"] == "opened":
+                if "facts" in header:  # also with the sign of life before shots are looked for
                     limit_s = _PATIENCE_S + _SLOWEST * float(header["facts"]["duration_s"])
                 if worked_s > limit_s:
                     raise _Killed(f"decoding did not end in {limit_s:.0f} s")
@@ -161,13 +161,21 @@ class HeaderReader:
 
 
 def job_message(
-    path_bytes: bytes, asked: dict[str, Any], decoder: str, preprocess: Preprocess, *, thumbnails: bool, threads: int
+    path_bytes: bytes,
+    asked: dict[str, Any],
+    decoder: str,
+    preprocess: Preprocess,
+    *,
+    mode: str = "exact",
+    thumbnails: bool,
+    threads: int,
 ) -> dict[str, Any]:
     """A job for `DecodeProcess.answers`; `asked` has its `kind` (windows, at or ticks) and what belongs to that."""
     return {
         **asked,
         "path_hex": path_bytes.hex(),
         "decoder": decoder,
+        "mode": mode,
         "threads": min(threads, _MOST_THREADS),
         "preprocess": asdict(preprocess),
         "thumbnails": thumbnails,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,13 +24,15 @@ from vidx.errors import InputError, StoreError, UnknownChoice
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import DecodeOptions, decode
 from vidx.indexer.encode import encode
+from vidx.indexer.patterns import Selection
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Wanted, probe
 from vidx.indexer.process import HeaderReader, Limits
+from vidx.indexer.shots import check_detector
 from vidx.indexer.vanished import knows, vanished
-from vidx.indexer.walk import absolute_root, is_online, no_files, walk
-from vidx.plugins import available
-from vidx.schema.records import printable
+from vidx.indexer.walk import Skipped, absolute_root, is_online, no_files, walk
+from vidx.plugins import available, load
+from vidx.schema.records import FoundFile, printable
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
@@ -48,11 +50,19 @@ class Done:
     seconds: float
 
 
-def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[FileDone | Done]:
+def index_archive(
+    root: Path,
+    store: Store,
+    options: IndexOptions,
+    *,
+    takes: Callable[[FoundFile | Skipped], bool] | None = None,
+    build: Callable[[EncoderSpec], VideoTextEncoder] = encoders.build,
+) -> Iterator[FileDone | Done]:
     """Bring the store up to date with the videos under `root`; one FileDone per file, Done at the end.
 
     What is committed stays whatever happens: an interrupted run is finished by running it again. A root that is absent
-    or empty is an offline drive if the store knows files below it: they are marked missing. Raises VidxError.
+    or empty is an offline drive if the store knows files below it: they are marked missing. What `takes` is false for
+    is left as it is. Raises VidxError.
     """
     started, began = datetime.now(UTC), time.monotonic()
     root = absolute_root(root)
@@ -60,7 +70,7 @@ def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[F
     if not online and not knows(Snapshot(store), os.fsencode(root)):
         raise no_files(root)
     spec, windows = _settle(store, options)
-    encoder = encoders.build(spec)
+    encoder = build(spec)
     with writing(store, break_lock=options.break_lock) as writer:
         writer.add_space(spec.space)
         run_id = uuid4().hex
@@ -69,7 +79,7 @@ def index_archive(root: Path, store: Store, options: IndexOptions) -> Iterator[F
         committer = Committer(writer, spec.space.name, options, making.provenance)
         try:
             if online:
-                yield from _stages(root, writer, encoder, making, committer)
+                yield from _stages(root, writer, encoder, making, committer, takes)
             committer.flush()  # so that what has moved is found at its new place
             for gone in vanished(Snapshot(store), os.fsencode(root), online=online):
                 yield from committer.take(gone)
@@ -100,7 +110,6 @@ class _Making:
         """Columns of `indexed`; asking for the device may load torch."""
         return {
             "plan": self.windows.to_json(),
-            "decode_mode": self.options.decode,
             "device": self.encoder.device,
             "precision": self.encoder.precision,
             "run_id": self.run_id,
@@ -108,13 +117,18 @@ class _Making:
 
     def would_make(self, attempt: Unfinished) -> bool:
         """Whether this run would give an attempt the clips it has; decoders check their versions themselves."""
-        own = self.provenance()
+        own = self.provenance() | {"decode_mode": self.options.decode_mode}
         alike = all(getattr(attempt, name) == own[name] for name in ("plan", "decode_mode", "device", "precision"))
         return attempt.resumable and alike
 
 
 def _stages(
-    root: Path, writer: StoreWriter, encoder: VideoTextEncoder, making: _Making, committer: Committer
+    root: Path,
+    writer: StoreWriter,
+    encoder: VideoTextEncoder,
+    making: _Making,
+    committer: Committer,
+    takes: Callable[[FoundFile | Skipped], bool] | None,
 ) -> Iterator[FileDone]:
     store, space, options = writer.store, encoder.spec.space, making.options
     limits = Limits(options.stall_s, options.memory_bytes)
@@ -122,24 +136,31 @@ def _stages(
     with _open_log(log_path) as log, closing(HeaderReader(limits, log)) as headers:
         decode_options = DecodeOptions(
             decoders=_decoders(options.decoder),
+            mode=options.decode_mode,
             preprocess=space.preprocess,
             windows=making.windows,
             thumbnails=options.thumbnails,
             workers=options.workers or os.cpu_count() or 1,
             limits=limits,
             log=log,
+            # Still clips are compared one after the other, and every part would look for all shots again.
+            share=not options.skip_still and making.windows.segment == "windows",
         )
         wanted = Wanted(
             space=space.name,
             plan=making.windows.to_json(),
             plan_is_asked=options.plan_is_asked,
+            least_mode=options.decode if options.is_asked("decode") else None,
             retry_failed=options.retry_failed,
             resumable=making.would_make,
             announced=headers.announced,
         )
-        found = probe(walk(root, follow=options.follow), Snapshot(store), wanted, writer.without_outcome())
+        selection = Selection(root, options.include, options.exclude, options.patterns_from)
+        walked = walk(root, follow=options.follow, selection=selection)
+        entries = walked if takes is None else filter(takes, walked)
+        found = probe(entries, Snapshot(store), wanted, writer.without_outcome())
         with closing(decode(found, decode_options)) as decoded:
-            for item in encode(decoded, encoder, options.batch_size):
+            for item in encode(decoded, encoder, options.batch_size, skip_still=options.skip_still):
                 yield from committer.take(item)
     if log_path.stat().st_size == 0:  # mostly they have nothing to say
         log_path.unlink()
@@ -209,13 +230,18 @@ def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
         )
     if (library := FALLBACKS.get(options.decoder)) and not find_spec(library):
         raise InputError(f"{library} is not installed", hint="install it, or leave out --decoder")
+    if options.decoder != IndexOptions.decoder and hasattr(decoder := load("decoders", options.decoder), "check"):
+        decoder.check()
+    segment = options.segment or "windows"
+    if segment == "shots":
+        check_detector()
     clip_s = float(options.clip_s or CLIP_S)
     stride_s = float(options.stride_s or clip_s)
     if clip_s > _MOST_OVERLAP * stride_s:
         raise InputError(
             f"a clip of {clip_s:g} s every {stride_s:g} s is too much", hint=f"overlap at most {_MOST_OVERLAP} clips"
         )
-    return spec, Windows(clip_s, stride_s, spec.space.frames)
+    return spec, Windows(clip_s, stride_s, spec.space.frames, segment=segment, skip_still=options.skip_still)
 
 
 @dataclass

@@ -66,13 +66,13 @@ def _is_there(path: bytes, recorded: tuple[int, ...]) -> bool:
     """
     try:
         facts = os.stat(path)
-        is_link = os.path.islink(path)
+        same = recorded == (facts.st_size, storable_mtime_ns(facts))
+        is_link = not same and os.path.islink(path)  # asked only where it matters: a call for each file of an archive
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True
-    same = recorded == (facts.st_size, storable_mtime_ns(facts))
-    return stat.S_ISREG(facts.st_mode) and (same or not is_link)
+    return stat.S_ISREG(facts.st_mode) and not is_link
 
 
 def _device_of_folder(path: bytes) -> int | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from deltalake import DeltaTable
 
 from vidx.schema import tables
@@ -22,35 +25,52 @@ def compact_tables(store: Store, unfinished: list[Unfinished]) -> None:
     hold dead rows are rewritten. Only the holder of the write lock may call this. Raises OSError, DeltaError.
     """
     snapshot = Snapshot(store)
-    dead_videos: set[str] = set()
-    for space in store.spaces():
-        dead_videos |= _drop_dead_clips(store, snapshot, space, unfinished)
-    if dead_videos:
-        _drop_dead_thumbnails(store, snapshot, sorted(dead_videos), unfinished)
+    dead = {space: ranges for space in store.spaces() if (ranges := _dead_ranges(snapshot, space, unfinished))}
+    if dead:  # pictures first: those of dead clips can be told from others as long as the clips are there
+        _drop_dead_thumbnails(store, snapshot, _dead_videos(snapshot, dead), unfinished)
+    for space, ranges in dead.items():
+        _drop_clips(store, space, ranges)
     for name in [*tables.SINGLE, *(f"clips/{space}" for space in store.spaces())]:
-        table = tables.open_table(store.path / name)
-        if len(table.file_uris()) > _SMALL_FILES:
+        folder = store.path / name
+        table = tables.open_table(folder)
+        if is_scattered := len(table.file_uris()) > _SMALL_FILES:
             table.optimize.compact()
+        if is_scattered or _is_due(folder, table):
             _clean(table)
 
 
-def _drop_dead_clips(store: Store, snapshot: Snapshot, space: str, unfinished: list[Unfinished]) -> set[str]:
-    """Delete the dead clips of a space; returns the contents they were of."""
-    everything = snapshot.all_clips(space)
-    dead = f"""
-        FROM {everything} c ASOF LEFT JOIN ({_kept_ranges(space, unfinished)}) k ON c.clip_id >= k.first
-        WHERE k.stop IS NULL OR c.clip_id >= k.stop"""
+def _dead_ranges(snapshot: Snapshot, space: str, unfinished: list[Unfinished]) -> list[tuple[int, int]]:
+    """First and last ids of runs of dead clips; no other clip lies between them."""
     # Between two kept ranges no id is in use but dead ones, so each gap is one range.
-    gaps = snapshot.rows(f"SELECT min(c.clip_id), max(c.clip_id) {dead} GROUP BY k.first ORDER BY 1")
-    if not gaps:
-        return set()
-    videos = {video_id for (video_id,) in snapshot.rows(f"SELECT DISTINCT c.video_id {dead}")}
+    return snapshot.rows(
+        f"""
+        SELECT min(c.clip_id), max(c.clip_id)
+        FROM {snapshot.all_clips(space)} c ASOF LEFT JOIN ({_kept_ranges(space, unfinished)}) k ON c.clip_id >= k.first
+        WHERE k.stop IS NULL OR c.clip_id >= k.stop GROUP BY k.first ORDER BY 1"""
+    )
+
+
+def _dead_videos(snapshot: Snapshot, dead: dict[str, list[tuple[int, int]]]) -> list[str]:
+    """The contents that dead clips are of."""
+    found: set[str] = set()
+    for space, ranges in dead.items():
+        for within in _named(ranges):
+            rows = snapshot.rows(f"SELECT DISTINCT video_id FROM {snapshot.all_clips(space)} WHERE {within}")
+            found |= {video_id for (video_id,) in rows}
+    return sorted(found)
+
+
+def _drop_clips(store: Store, space: str, ranges: list[tuple[int, int]]) -> None:
     table = tables.open_table(store.path / "clips" / space)
-    for at in range(0, len(gaps), _RANGES):
-        named = (f"(clip_id >= {first} AND clip_id <= {last})" for first, last in gaps[at : at + _RANGES])
-        table.delete(" OR ".join(named))
+    for within in _named(ranges):
+        table.delete(within)
     _clean(table)
-    return videos
+
+
+def _named(ranges: list[tuple[int, int]]) -> Iterator[str]:
+    """SQL conditions that together hold for the clips of those ranges."""
+    for at in range(0, len(ranges), _RANGES):
+        yield " OR ".join(f"(clip_id >= {first} AND clip_id <= {last})" for first, last in ranges[at : at + _RANGES])
 
 
 def _drop_dead_thumbnails(store: Store, snapshot: Snapshot, videos: list[str], unfinished: list[Unfinished]) -> None:
@@ -84,6 +104,12 @@ def _kept_ranges(space: str, unfinished: list[Unfinished]) -> str:
     return f"""
         SELECT first_clip_id AS first, first_clip_id + n_clips AS stop FROM newest
         WHERE space = '{space}' AND n_clips > 0 {listed}"""
+
+
+def _is_due(folder: Path, table: DeltaTable) -> bool:
+    """Whether there are files that no snapshot of the last day can need; those removed already are listed as well."""
+    listed = table.vacuum(_RETENTION_HOURS, dry_run=True, enforce_retention_duration=False)
+    return any((folder / name).exists() for name in listed)
 
 
 def _clean(table: DeltaTable) -> None:

@@ -59,6 +59,8 @@ def write_unfinished(store_path: Path, attempts: list[Unfinished]) -> None:
 
 def without_outcome(store: Store, attempts: dict[tuple[str, str], Unfinished]) -> list[Unfinished]:
     """Those of the noted attempts that the store has no outcome of, nor of a later attempt at the same content."""
+    if not attempts:
+        return []
     known = Snapshot(store).rows(
         "SELECT video_id, space, first_clip_id FROM newest WHERE list_contains($ids, video_id)",
         {"ids": sorted({video_id for video_id, _ in attempts})},

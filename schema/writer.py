@@ -113,6 +113,29 @@ class StoreWriter:
         for row in commit.indexed:  # struck out on disk by the next commit, or at the end
             self._unfinished.pop((row["video_id"], row["space"]), None)
 
+    def drop_paths(self, paths: list[bytes]) -> None:
+        """Remove rows of `files`; a content that no path leads to then is retired. Raises StoreError."""
+        with self._told():
+            _delete(self._open("files"), "path_bytes", paths)
+            make_durable(self.store.path)
+
+    def drop_contents(self, video_ids: list[str]) -> None:
+        """Remove all rows of retired contents, but those of tags. Raises StoreError.
+
+        Readers take clips for lost that a row of `indexed` claims, so that goes first; and `videos` last, which tells
+        whoever goes on behind a kill what is to be removed.
+        """
+        gone = set(video_ids)
+        self._unfinished = {key: attempt for key, attempt in self._unfinished.items() if attempt.video_id not in gone}
+        with self._told():
+            self._note_unfinished()
+            _delete(self._open("indexed"), "video_id", video_ids)
+            make_durable(self.store.path)
+        self.compact()
+        with self._told():
+            _delete(self._open("videos"), "video_id", video_ids)
+            make_durable(self.store.path)
+
     def record_run(self, row: dict[str, Any]) -> None:
         """Append one row to the runs table. Raises StoreError."""
         with self._told():
@@ -165,3 +188,11 @@ def _upsert_files(table: DeltaTable, rows: pa.Table) -> None:
     merge = table.merge(rows, "old.path_bytes = new.path_bytes", source_alias="new", target_alias="old")
     merge = merge.when_matched_delete("new.state = 'forgotten'").when_matched_update_all()
     merge.when_not_matched_insert_all("new.state <> 'forgotten'").execute()
+
+
+def _delete(table: DeltaTable, key: str, values: list[Any]) -> None:
+    """Delete the rows whose key is one of the distinct values."""
+    if values:
+        rows = pa.table({key: values})
+        merge = table.merge(rows, f"old.{key} = gone.{key}", source_alias="gone", target_alias="old")
+        merge.when_matched_delete().execute()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from vidx.schema.store import Store
 # No test fetches anything, and none sees what its user has fetched.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["VIDX_WEIGHTS"] = os.path.join(tempfile.gettempdir(), f"vidx-test-weights-{os.getuid()}")
+# Several processes share the cores: a thread that spins while it waits takes one from the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _SCENES = (
     ("cat_coffee.mp4", "chelsea.png", "coffee.png"),
@@ -113,6 +116,29 @@ def shared() -> Path:
     if not (folder / "videos_odd" / "MANIFEST.csv").exists():
         pytest.skip("the folder of shared test videos is not beside this repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def memory_folder() -> Iterator[Callable[[], Path]]:
+    """A function that makes a folder in memory, or on the disk where the system has no such room.
+
+    For stores whose writers are killed or refused: that leaves the same behind in both, and memory waits for no disk.
+    """
+    memory = Path("/dev/shm")
+    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**30
+    with tempfile.TemporaryDirectory(prefix="vidx-test-", dir=memory if roomy else None) as folder:
+        yield lambda: Path(tempfile.mkdtemp(dir=folder))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """PyTorch in one thread: of networks as small as in tests, several would spend their time waiting for another."""
+    import torch
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
 
 
 @pytest.fixture

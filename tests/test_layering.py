@@ -13,10 +13,10 @@ FOLDERS = ("decoders", "encoders", "export", "indexer", "learn", "schema", "sear
 
 # What each part may import of ours, beside itself.
 GROUND = {"errors", "config", "plugins"}
-COMMANDS = {"cli_dupes", "cli_index", "cli_search", "cli_encoders", "cli_tag", "cli_teach"}
+COMMANDS = {"cli_dupes", "cli_index", "cli_search", "cli_encoders", "cli_tag", "cli_teach", "cli_prune", "cli_config"}
 ALLOWED = {
     "__init__": {"api"},
-    "api": {"schema", "indexer", "search", *GROUND},
+    "api": {"schema", "indexer", "settings", "search", *GROUND},
     "errors": set(),
     "config": {"errors"},
     "plugins": {"errors"},
@@ -29,11 +29,14 @@ ALLOWED = {
     "indexer": {"schema", "decoders", "encoders", "__init__", *GROUND},
     "learn": {"schema", "search", *GROUND},
     "search": {"schema", "encoders", "vectors", "indexer", "__init__", *GROUND},
-    "console": {"export", "indexer"},
+    "settings": {"schema", "indexer", "config", "errors"},
+    "console": {"export", "indexer", "config"},
     "cli_options": set(),
     "cli_encoders": {"cli_options", "schema", "encoders", *GROUND},
-    "cli_index": {"cli_options", "schema", "encoders", "indexer", "search", "console", *GROUND},
+    "cli_config": {"cli_options", "schema", "indexer", "settings", "config"},
+    "cli_index": {"cli_options", "settings", "schema", "encoders", "indexer", "search", "console", "export", *GROUND},
     "cli_dupes": {"cli_options", "schema", "export", "search", *GROUND},
+    "cli_prune": {"cli_options", "schema", "export", "indexer", "search", *GROUND},
     "cli_search": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_tag": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_teach": {"cli_options", "schema", "export", "learn", *GROUND},
@@ -41,8 +44,9 @@ ALLOWED = {
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.
 STAGES = [
-    *("walk", "fingerprint", "probe", "plan", "child", "process", "decode", "encode"),
-    *("attempts", "vanished", "commit", "run", "frames"),
+    *("patterns", "walk", "fingerprint", "probe", "plan", "shots", "child", "process", "split", "decode"),
+    *("still", "encode"),
+    *("attempts", "vanished", "commit", "run", "frames", "prune", "watch"),
 ]
 # Run in the process that cuts, where a file may do what it likes; only these of export decode.
 IN_CUT_PROCESS = {"_cut_child", "_cut_copy", "_cut_encode", "_cut_sound", "_cut_source"}

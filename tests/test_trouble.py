@@ -53,7 +53,7 @@ def attempt(job: Job, outcome: Outcome) -> list[Any]:
     vector = np.eye(4, dtype=np.float32)[0]
     return [
         Opened(job, VIDEO, 1, 0, "pyav", {}),
-        EncodedClip(job, 0.0, 1.0, (0,), (0.0,), vector, None, 0),
+        EncodedClip(job, 0, 0.0, 1.0, (0,), (0.0,), vector, None, 0),
         Ended(job, outcome),
     ]
 
@@ -116,7 +116,7 @@ def test_a_copy_of_a_file_that_could_not_be_read_keeps_one_row_and_is_taken_by_t
         (str(tmp_path / "a.mp4"), "unreadable"),
         (str(tmp_path / "b.mp4"), "present"),
     ]
-    wanted = Wanted(SPACE.name, "{}", False, False, lambda attempt: False, lambda path: None)
+    wanted = Wanted(SPACE.name, "{}", False, None, False, lambda attempt: False, lambda path: None)
     again = list(probe([first, copy], snapshot, wanted, []))
     assert any(isinstance(item, Job) and item.video_id == "v" for item in again)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vidx.config import IndexOptions
 from vidx.errors import InputError
 from vidx.indexer.walk import Skipped, absolute_root, count_files, is_online, no_files, walk
 from vidx.schema.records import FoundFile
@@ -52,7 +53,8 @@ def test_every_regular_file_comes_once_whatever_its_extension(root):
         touch(root / name, "" if name == "zero" else "x")
     assert sorted(found(root)) == sorted(names)
     assert skipped(root) == {}
-    assert count_files(root) == len(names)
+    assert count_files(root, IndexOptions()) == len(names)
+    assert count_files(root, IndexOptions(exclude=("deep/", "zero"))) == len(names) - 2
 
 
 def test_a_found_file_carries_the_facts_that_tell_whether_it_changed(root):
