@@ -28,6 +28,7 @@ import numpy as np
 from vidx.decoders import ShownFrame
 from vidx.decoders._display import rotation_of
 from vidx.decoders._facts import Picture, facts_of
+from vidx.decoders._log import Complaints
 from vidx.decoders._packets import family_of, first_video, open_container, packets_of
 from vidx.decoders._picture import PyAVPicture
 from vidx.decoders._sizes import keeps_its_size
@@ -37,7 +38,6 @@ from vidx.errors import Unreadable, VidxError
 # Containers that it reads right, and how they begin: no text does so, which decord might take for a playlist.
 _BEGINNINGS = {"mov": b"\0", "matroska": b"\x1aE\xdf\xa3", "flv": b"FLV"}
 _MOST_PX = 1080  # short side of a frame as it is decoded: it keeps several, and they are RGB
-_ERROR_LEVEL = 16  # of FFmpeg's log; lower is worse
 _NO_FAULT = "0.000000001"  # share of frames that may be replaced by the one before; 0 would mean any
 
 
@@ -179,32 +179,14 @@ class DecordVideo:
         self._heard = self._complaints.count
 
 
-class _Complaints:
-    """Counts errors that the decoders of the FFmpeg inside decord log; none where its library is not found."""
-
-    def __init__(self, library: ModuleType) -> None:
-        self.count = 0
-        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
-            self._hear
-        )
-        beside = os.path.join(os.path.dirname(str(library.__file__)), os.pardir, "decord.libs")
-        for name in glob(os.path.join(beside, "libavutil*")):
-            ctypes.CDLL(name).av_log_set_callback(self._callback)
-
-    def _hear(self, speaker: int | None, level: int, _text: bytes, _values: int) -> None:
-        if speaker and level <= _ERROR_LEVEL:
-            # It begins with a pointer to its AVClass, and that with a pointer to the name of the class.
-            name = ctypes.cast(speaker, ctypes.POINTER(ctypes.POINTER(ctypes.c_char_p)))[0][0]
-            self.count += name == b"AVCodecContext"
-
-
 @functools.cache
-def _library() -> tuple[ModuleType, _Complaints]:
+def _library() -> tuple[ModuleType, Complaints]:
     if not VERSIONS:
         raise VidxError("decord is not installed", hint="`pip install decord`, or take the decoder pyav")
     library = importlib.import_module("decord")
     library.logging.set_level(library.logging.QUIET)
-    return library, _Complaints(library)
+    beside = os.path.join(os.path.dirname(str(library.__file__)), os.pardir, "decord.libs")
+    return library, Complaints(ctypes.CDLL(name) for name in glob(os.path.join(beside, "libavutil*")))
 
 
 def _name_of(descriptor: int, path_bytes: bytes) -> str:

@@ -11,7 +11,6 @@ What can't be decoded it conceals. That shows only in the errors that FFmpeg log
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
 import importlib
@@ -28,6 +27,7 @@ import numpy as np
 from vidx.decoders import ShownFrame
 from vidx.decoders._display import rotation_of
 from vidx.decoders._facts import Picture, facts_of
+from vidx.decoders._log import Complaints
 from vidx.decoders._packets import family_of, first_video, open_container, packets_of
 from vidx.decoders._picture import PyAVPicture
 from vidx.decoders._sizes import keeps_its_size
@@ -37,7 +37,6 @@ from vidx.errors import Unreadable, VidxError
 _CONTAINERS = {"mov", "matroska", "flv", "asf", "ogg"}  # that it reads right
 _MOST_PX = 1080  # short side of a frame as it is decoded, in RGB
 _FRAMES_PER_SIGN_OF_LIFE = 16
-_ERROR_LEVEL = 16  # of FFmpeg's log; lower is worse
 _ADDRESS_BYTES = 8 * 2**30  # that torch and torchcodec may map before any file is opened; with CUDA it is about 4.9 GB
 _ERRORS = (RuntimeError, IndexError, ValueError, StopIteration)
 
@@ -235,28 +234,8 @@ class _Source:
             return -1
 
 
-class _Complaints:
-    """Counts errors that the decoders of the FFmpeg below torchcodec log."""
-
-    def __init__(self, core_library: str) -> None:
-        self.count = 0
-        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
-            self._hear
-        )
-        ffmpeg = ctypes.CDLL(core_library)  # in which what it is linked with is found too
-        ffmpeg.av_log_set_callback(self._callback)
-        # Videos that are open when Python ends are closed behind its back.
-        atexit.register(ffmpeg.av_log_set_callback, ffmpeg.av_log_default_callback)
-
-    def _hear(self, speaker: int | None, level: int, _text: bytes, _values: int) -> None:
-        if speaker and level <= _ERROR_LEVEL:
-            # It begins with a pointer to its AVClass, and that with a pointer to the name of the class.
-            name = ctypes.cast(speaker, ctypes.POINTER(ctypes.POINTER(ctypes.c_char_p)))[0][0]
-            self.count += name == b"AVCodecContext"
-
-
 @functools.cache
-def _library() -> tuple[ModuleType, _Complaints]:
+def _library() -> tuple[ModuleType, Complaints]:
     if not VERSIONS:
         raise VidxError("torchcodec is not installed", hint="`pip install vidx[torchcodec]`, or take the decoder pyav")
     _make_room()
@@ -273,7 +252,7 @@ def _library() -> tuple[ModuleType, _Complaints]:
             hint="install FFmpeg 4 to 9 with its shared libraries (`apt install ffmpeg`), or take the decoder pyav",
         )
     VERSIONS["ffmpeg"] = str(library.ffmpeg_major_version)
-    return library, _Complaints(library.core_library_path)
+    return library, Complaints([ctypes.CDLL(library.core_library_path)])  # in which what it is linked with is found too
 
 
 def _make_room() -> None:

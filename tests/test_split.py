@@ -162,5 +162,7 @@ def test_closing_early_leaves_no_process(long_video: Path, log: IO[bytes]) -> No
 
 
 def children() -> list[int]:
+    """Decode processes of this one; others may have been left by other tests."""
     tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    return [int(word) for task in tasks for word in task.read_text().split()]
+    found = [int(word) for task in tasks for word in task.read_text().split()]
+    return [pid for pid in found if b"vidx.indexer.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
