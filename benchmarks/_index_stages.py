@@ -15,7 +15,8 @@ import numpy as np
 from vidx import encoders
 from vidx.config import CLIP_S, IndexOptions
 from vidx.encoders import EncoderSpec
-from vidx.indexer.decode import Clip, DecodeOptions, Ended, decode
+from vidx.indexer.answers import Clip, DecodeOptions, Ended
+from vidx.indexer.decode import decode
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Job
 from vidx.indexer.process import Limits

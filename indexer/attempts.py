@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from vidx.indexer.decode import Opened
+from vidx.indexer.answers import Opened
 from vidx.indexer.encode import EncodedClip
 from vidx.indexer.probe import Job
 from vidx.schema.records import Outcome, Video

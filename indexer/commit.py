@@ -15,8 +15,8 @@ from typing import Any
 
 from vidx.config import IndexOptions
 from vidx.errors import IdsExhausted
+from vidx.indexer.answers import Ended, Opened
 from vidx.indexer.attempts import Attempt, Work
-from vidx.indexer.decode import Ended, Opened
 from vidx.indexer.encode import EncodedClip
 from vidx.indexer.probe import Duplicate, Job, Known, Settled, UnreadableFile
 from vidx.indexer.vanished import Vanished

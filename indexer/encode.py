@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vidx.encoders import VideoTextEncoder, check_vectors
-from vidx.indexer.decode import Answer, Clip, Ended, Opened
+from vidx.indexer.answers import Answer, Clip, Ended, Opened
 from vidx.indexer.probe import Job, Settled
 from vidx.indexer.still import Extent, is_still
 

@@ -21,8 +21,9 @@ from vidx.decoders import FALLBACKS
 from vidx.encoders import EncoderSpec, VideoTextEncoder
 from vidx.encoders._weights import located
 from vidx.errors import InputError, StoreError, UnknownChoice
+from vidx.indexer.answers import DecodeOptions
 from vidx.indexer.commit import Committer, FileDone
-from vidx.indexer.decode import DecodeOptions, decode
+from vidx.indexer.decode import decode
 from vidx.indexer.encode import encode
 from vidx.indexer.patterns import Selection
 from vidx.indexer.plan import Windows

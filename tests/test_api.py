@@ -22,7 +22,8 @@ from vidx.schema.store import Store
 INDEX_WRONG = [
     *[{"clip_s": clip_s} for clip_s in (math.nan, math.inf, 0, -1, "ten", True)],
     *[{"stride_s": 0}, {"stall_s": 0.0}, {"workers": -3}, {"workers": 1.5}, {"batch_size": 0}, {"commit_clips": 0}],
-    *[{"memory_bytes": 5}, {"commit_s": math.nan}, {"decode": "quick"}, {"decoder": 3}, {"encoder": ""}, {"encoder": 3}],
+    *[{"memory_bytes": 5}, {"commit_s": math.nan}, {"decode": "quick"}, {"decoder": 3}, {"encoder": ""}],
+    *[{"encoder": 3}, {"segment": "scenes"}, {"skip_still": "yes"}],
     *[{"weights": 5}, {"weights": [None]}, {"follow": "yes"}, {"thumbnails": 1}, {"clips": 10}, {"clip": 10}],
 ]
 SEARCH_WRONG = [

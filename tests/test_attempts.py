@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vidx.indexer.answers import Opened
 from vidx.indexer.attempts import Work
-from vidx.indexer.decode import Opened
 from vidx.indexer.probe import Job, Resume
 from vidx.schema.records import FoundFile, Outcome, Video
 from vidx.schema.unfinished import Unfinished

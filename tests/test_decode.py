@@ -20,7 +20,8 @@ import pytest
 
 from vidx.decoders import pyav
 from vidx.errors import EncoderBroken
-from vidx.indexer.decode import Clip, DecodeOptions, Ended, Opened, decode
+from vidx.indexer.answers import Clip, DecodeOptions, Ended, Opened
+from vidx.indexer.decode import decode
 from vidx.indexer.encode import EncodedClip, encode
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Duplicate, Found, Job, Resume
@@ -473,7 +474,8 @@ _PARENT = """
 import os, sys
 sys.path.insert(0, {folder!r})
 from pathlib import Path
-from vidx.indexer.decode import DecodeOptions, decode
+from vidx.indexer.answers import DecodeOptions
+from vidx.indexer.decode import decode
 from vidx.indexer.process import Limits
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Job

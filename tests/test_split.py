@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from vidx.indexer import split as split_module
-from vidx.indexer.decode import Clip, DecodeOptions, Ended, Opened, decode
+from vidx.indexer.answers import Clip, DecodeOptions, Ended, Opened
+from vidx.indexer.decode import decode
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Job, Resume
 from vidx.indexer.process import Limits
@@ -27,7 +28,7 @@ RANGE = 4
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_module, "RANGE_CLIPS", RANGE)
-    monkeypatch.setattr("vidx.indexer.decode.RANGE_CLIPS", RANGE)
+    monkeypatch.setattr("vidx.indexer.worker.RANGE_CLIPS", RANGE)
 
 
 @pytest.fixture(scope="module")

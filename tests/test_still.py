@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidx.indexer.decode import Clip, Ended, Opened
+from vidx.indexer.answers import Clip, Ended, Opened
 from vidx.indexer.encode import EncodedClip, encode
 from vidx.indexer.probe import Job
 from vidx.indexer.still import MOST_CHANGE, Extent, is_still

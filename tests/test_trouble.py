@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from vidx.config import IndexOptions
+from vidx.indexer.answers import DecodeOptions, Ended, Opened
 from vidx.indexer.commit import Committer, FileDone
-from vidx.indexer.decode import DecodeOptions, Ended, Opened, decode
+from vidx.indexer.decode import decode
 from vidx.indexer.encode import EncodedClip
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Duplicate, Job, Wanted, probe
