@@ -57,7 +57,7 @@ class Skips:
         self._behind_needed, self._top = False, self._ticks[0] - 1
 
     def decode_all_here(self) -> bool:
-        """Leave nothing out when the decoder starts at the same key frame again; False where nothing was left out.
+        """Leave nothing out when the decoder starts at the same key frame again; False where that would be no news.
 
         What a damaged frame looks like may hang on all frames before it.
         """

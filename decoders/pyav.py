@@ -90,7 +90,8 @@ class PyAVVideo:
         for tick in wanted:
             picture = self._key_near(tick) if self.mode == "keyframes" else None
             if picture is None:
-                picture = self._on_screen(tick if self.mode == "exact" else self._close_key.to(tick) or tick)
+                key = None if self.mode == "exact" else self._close_key.to(tick)
+                picture = self._on_screen(tick if key is None else key)
             if picture is not None:
                 yield tick, picture
 
@@ -115,8 +116,10 @@ class PyAVVideo:
     def _key_near(self, tick: int) -> PyAVPicture | None:
         """The nearest key frame; None where there is none near, or it can't be had alone."""
         key = self._far_key.to(tick) if self._seeks and not self._counts else None
-        if key is None or (self._key is not None and self._key.tick == key):
-            return self._key if key is not None else None
+        if key is None:
+            return None
+        if self._key is not None and self._key.tick == key:
+            return self._key
         self._is_astray = True
         try:
             frame = decoded_key(self._container, self._stream, key)

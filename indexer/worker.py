@@ -81,9 +81,11 @@ class Worker:
             return False
         split = Split(job, decoder, opened.n_clips, stop)
         self._pool.share(split)
-        while (first := split.claim()) is not None:
-            yield from self.help(split, first)
-        self._pool.take_back(split)
+        try:
+            while (first := split.claim()) is not None:
+                yield from self.help(split, first)
+        finally:
+            self._pool.take_back(split)
         if not split.wait():
             return self._stop.is_set()
         yield Ended(job, _if_still_the_same(job.file, answer.outcome))
