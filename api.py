@@ -34,7 +34,7 @@ class Archive:
         missing, and how many clips are new. A new store gets the encoder `conse` unless another is named: nothing is
         downloaded. Raises VidxError.
         """
-        from vidx.indexer.run import Done, check_encoder, index_archive
+        from vidx.indexer.run import Done, check_encoders, index_archive
         from vidx.indexer.walk import absolute_root, is_online, no_files
         from vidx.schema.store import Store
         from vidx.search.rebuild import keep_up
@@ -45,11 +45,12 @@ class Archive:
         if not self.path.exists() and not is_online(root):  # which must not leave an empty store behind
             raise no_files(root)
         chosen = index_options(self.path, root, options)
-        space = check_encoder(self.path, chosen)
+        spaces = check_encoders(self.path, chosen)
         store = Store.create(self.path)
         for event in index_archive(root, store, chosen):
             if isinstance(event, Done):
-                keep_up(store, space, lambda _: None)
+                for space in spaces:
+                    keep_up(store, space, lambda _: None)
                 return event.counts
         raise AssertionError("an index run ends with its account")
 

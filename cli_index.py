@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,11 @@ _ONCE = {"retry_failed", "break_lock"}  # options that are of the first round of
 @click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @store_option
-@click.option("--encoder", help="Encoder to use.  [default: the store's; see `vidx encoders`]")
+@click.option(
+    "--encoder",
+    multiple=True,
+    help="Encoder to use; several share one decoding.  [default: the store's; see `vidx encoders`]",
+)
 @click.option(
     "--weights",
     multiple=True,
@@ -107,19 +112,19 @@ def index(
     if roll_back_index:
         if folder is not None or rebuild_index:
             raise InputError("--roll-back-index does nothing else", hint="give it alone")
-        return _roll_back(path, chosen["encoder"])
+        return _roll_back(path, chosen["encoder"] or (None,))
     if settle_s and not watch:
         raise InputError("--settle is of --watch", hint="give both")
     if watch:
         if folder is None or rebuild_index or strict:
             raise InputError("--watch is for a FOLDER, and goes on", hint="leave out --rebuild-index and --strict")
         _watch(folder, path, _given(chosen), offline, as_json, settle_s or _SETTLE_S)
-    counts, space = {"failed": 0, "partial": 0}, chosen["encoder"]
+    counts, spaces = {"failed": 0, "partial": 0}, chosen["encoder"] or (None,)
     if folder is not None:
-        counts, space = _run(folder, path, _given(chosen), offline, as_json)
+        counts, spaces = _run(folder, path, _given(chosen), offline, as_json)
     elif not rebuild_index:
         raise InputError("nothing to index", hint="name a FOLDER, or give --rebuild-index")
-    _bring_index_up_to_date(path, space, tier, anyway=rebuild_index)
+    _bring_index_up_to_date(path, spaces, tier, anyway=rebuild_index)
     return _STRICT if strict and counts["failed"] + counts["partial"] else 0
 
 
@@ -136,9 +141,9 @@ def _watch(folder: Path, path: Path, given: dict[str, Any], offline: bool, as_js
     """
     from vidx.export import shown
     from vidx.indexer.walk import absolute_root, no_files
-    from vidx.indexer.watch import OneEncoder, Settling, has_files, is_remote, rounds
+    from vidx.indexer.watch import SameEncoders, Settling, has_files, is_remote, rounds
 
-    root, encoder = absolute_root(folder), OneEncoder()
+    root, build = absolute_root(folder), SameEncoders()
     settling = Settling(settle_s, is_local=not is_remote(root))
     tell = partial(click.echo, err=True)
     if not root.is_dir() and not has_files(root, path):
@@ -149,8 +154,8 @@ def _watch(folder: Path, path: Path, given: dict[str, Any], offline: bool, as_js
         for _ in rounds(root, path, settling, tell):
             try:
                 if has_files(root, path):  # a folder that nothing has come to yet is no error here
-                    _, space = _run(folder, path, given, offline, as_json, takes=settling.is_settled, build=encoder)
-                    _bring_index_up_to_date(path, space, None, anyway=False)
+                    _, spaces = _run(folder, path, given, offline, as_json, takes=settling.is_settled, build=build)
+                    _bring_index_up_to_date(path, spaces, None, anyway=False)
                     given = {name: value for name, value in given.items() if name not in _ONCE}
                 if as_json:
                     click.echo(json.dumps({"event": "watching"}))
@@ -173,10 +178,10 @@ def _interrupted() -> Interrupted:
 
 def _run(
     folder: Path, path: Path, given: dict[str, Any], offline: bool, as_json: bool, **hooks: Any
-) -> tuple[dict[str, int], str]:
-    """Index a folder; returns the account, and the name of the space. `hooks` are of `index_archive`."""
+) -> tuple[dict[str, int], list[str]]:
+    """Index a folder; returns the account, and the names of the spaces. `hooks` are of `index_archive`."""
     from vidx.console import print_events, show_progress
-    from vidx.indexer.run import check_encoder, index_archive, is_new
+    from vidx.indexer.run import check_encoders, index_archive, is_new
     from vidx.indexer.walk import absolute_root, is_online, no_files
     from vidx.schema.store import Store
     from vidx.settings import index_options
@@ -193,37 +198,39 @@ def _run(
         if options.weights:
             raise InputError("--weights for a new store needs its --encoder", hint="name the encoder they are of")
         tell = partial(click.echo, err=True)
-        options = replace(options, encoder=default_encoder(tell, print_progress, offline=offline))
-    space = check_encoder(path, options)  # a run that can't be must not leave an empty store behind
+        options = replace(options, encoder=(default_encoder(tell, print_progress, offline=offline),))
+    spaces = check_encoders(path, options)  # a run that can't be must not leave an empty store behind
     events = index_archive(root, Store.create(path), options, **hooks)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is kept
     try:
-        return (print_events if as_json else show_progress)(events, root, options), space.name
+        return (print_events if as_json else show_progress)(events, root, options), [space.name for space in spaces]
     except KeyboardInterrupt:
         raise _interrupted() from None
 
 
-def _bring_index_up_to_date(path: Path, space_or_encoder: str | None, tier: str | None, *, anyway: bool) -> None:
+def _bring_index_up_to_date(
+    path: Path, spaces_or_encoders: Sequence[str | None], tier: str | None, *, anyway: bool
+) -> None:
     from vidx.schema.store import Store
     from vidx.search.query import settled_space
     from vidx.search.rebuild import keep_up, rebuild, told
 
-    store = Store.open(path)
-    space = settled_space(store, space_or_encoder)
-    tell = partial(click.echo, err=True)
-    if anyway:
-        tell(told(rebuild(store, space, tier=tier)))
-    else:
-        keep_up(store, space, tell)
+    store, tell = Store.open(path), partial(click.echo, err=True)
+    for space in [settled_space(store, named) for named in spaces_or_encoders]:
+        if anyway:
+            tell(told(rebuild(store, space, tier=tier)))
+        else:
+            keep_up(store, space, tell)
 
 
-def _roll_back(path: Path, encoder: str | None) -> int:
+def _roll_back(path: Path, encoders: Sequence[str | None]) -> int:
     from vidx.schema.store import Store
     from vidx.search.query import settled_space
     from vidx.search.rebuild import roll_back
 
     store = Store.open(path)
-    click.echo(f"searches use {roll_back(store, settled_space(store, encoder))} again", err=True)
+    for space in [settled_space(store, encoder) for encoder in encoders]:
+        click.echo(f"searches use {roll_back(store, space)} again", err=True)
     return 0
 
 

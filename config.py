@@ -23,7 +23,7 @@ MIN_SIMILARITY = 0.92  # cosine from which clips count as near duplicates, measu
 class IndexOptions:
     """How `vidx index` samples, decodes, encodes and commits."""
 
-    encoder: str | None = None  # None: the store's encoder; for a new store the default of `vidx.encoders`
+    encoder: tuple[str, ...] | None = None  # None: the store's; for a new store the default of `vidx.encoders`
     weights: tuple[Path, ...] = ()  # files brought by hand, in the order of the encoder's own
     clip_s: float | None = None  # None: 10 s for new videos, and videos already planned otherwise stay as they are
     stride_s: float | None = None  # None: as clip_s; smaller overlaps, larger leaves gaps
@@ -65,6 +65,8 @@ class IndexOptions:
             raise InputError("shots have no stride", hint="leave out --stride, or --segment shots")
         if self.decode is not None:
             _check_choice("decode", self.decode, "exact", "fast", "keyframes")
+        if self.weights and len(self.encoder or ()) > 1:
+            raise InputError("weights are of one encoder", hint="give each encoder its own once, then several without")
 
     @property
     def decode_mode(self) -> str:
@@ -171,7 +173,8 @@ def _settle(options: Any) -> None:
         except TypeError:
             wanted = getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
             raise InputError(f"{name} can't be {given!r}", hint=f"its type is {wanted}") from None
-    if options.encoder == "":
+    named = options.encoder if isinstance(options.encoder, tuple) else (options.encoder,)
+    if "" in named:
         raise InputError("encoder can't be ''", hint="`vidx encoders` lists those there are")
 
 

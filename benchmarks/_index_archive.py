@@ -177,7 +177,7 @@ def make_known_tree(tree: Path, store_path: Path, spec: EncoderSpec, n: int) -> 
             rows = Commit()
             for number, (file, vector) in enumerate(zip(some, vectors, strict=True)):
                 _add_rows(rows, spec, file, f"made-{first + number}", clip_id + number, vector)
-            writer.commit(spec.space.name, rows)
+            writer.commit(rows)
 
 
 def _add_rows(
@@ -185,7 +185,8 @@ def _add_rows(
 ) -> None:
     frames = spec.space.frames
     times = {"start_s": 0.0, "end_s": CLIP_S, "frame_pts": [0] * frames, "frame_pts_s": [0.0] * frames}
-    rows.clips.append({"clip_id": clip_id, "video_id": video_id, **times, "vector": vector})
+    clip = {"clip_id": clip_id, "video_id": video_id, **times, "vector": vector}
+    rows.clips.setdefault(spec.space.name, []).append(clip)
     video = {"video_id": video_id, "size_bytes": file.size_bytes, "duration_s": CLIP_S}
     rows.videos.append(dict.fromkeys(tables.VIDEOS.names) | video)
     plan = Windows(CLIP_S, CLIP_S, frames).to_json()

@@ -57,13 +57,13 @@ def ways(warm_up: Path) -> Iterator[dict[str, Callable[[Path], tuple[float, int]
 
 
 def _ours(process: DecodeProcess, mode: str, path: Path) -> tuple[float, int]:
-    asked = {"kind": "windows", "windows": asdict(Windows(CLIP_S, CLIP_S, FRAMES))}
-    preprocess = Preprocess(SIDE_PX, SIDE_PX)
-    job = job_message(os.fsencode(path), asked, "pyav", preprocess, mode=mode, thumbnails=False, threads=1)
+    asked = {"kind": "windows", "windows": [asdict(Windows(CLIP_S, CLIP_S, FRAMES))]}
+    views = [Preprocess(SIDE_PX, SIDE_PX)]
+    job = job_message(os.fsencode(path), asked, "pyav", views, mode=mode, thumbnails=False, threads=1)
     before_s, n_frames = _children_s(), 0
     for header, _ in process.answers(job):
         if header["kind"] == "clip":
-            n_frames += header["shape"][0]
+            n_frames += header["views"][0]["shape"][0]
         elif header["kind"] == "end" and header["state"] != "ok":
             sys.exit(f"{path}: {header['state']}: {header['reason']}")
     return _children_s() - before_s, n_frames

@@ -15,10 +15,10 @@ import numpy as np
 from vidx import encoders
 from vidx.config import CLIP_S, IndexOptions
 from vidx.encoders import EncoderSpec
-from vidx.indexer.answers import Clip, DecodeOptions, Ended
+from vidx.indexer.answers import Clip, DecodeOptions, Ended, View
 from vidx.indexer.decode import decode
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Job
+from vidx.indexer.probe import Job, Part
 from vidx.indexer.process import Limits
 from vidx.indexer.walk import walk
 from vidx.schema.records import FoundFile
@@ -38,17 +38,17 @@ def decode_only(folder: Path, spec: EncoderSpec) -> tuple[Seconds, list[np.ndarr
         stage = DecodeOptions(
             decoders=(options.decoder,),
             mode=options.decode_mode,
-            preprocess=spec.space.preprocess,
-            windows=Windows(CLIP_S, CLIP_S, spec.space.frames),
+            views={spec.space.name: View(Windows(CLIP_S, CLIP_S, spec.space.frames), spec.space.preprocess)},
             thumbnails=options.thumbnails,
             workers=os.cpu_count() or 1,
             limits=Limits(),
             log=log,
         )
         began = _now()
-        for answer in decode((Job(file, str(number)) for number, file in enumerate(files)), stage):
+        parts = (Part(spec.space.name),)
+        for answer in decode((Job(file, str(number), parts) for number, file in enumerate(files)), stage):
             if isinstance(answer, Clip):
-                clips.append(answer.clip.pixels)
+                clips.append(answer.views[0].pixels)
             elif isinstance(answer, Ended) and answer.outcome.state != "ok":
                 sys.exit(f"{answer.job.file.path}: {answer.outcome.reason}")
     return _since(began), clips

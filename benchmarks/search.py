@@ -129,14 +129,16 @@ def fill(store: Store, archive: Archive) -> None:
                 video_id = f"video {first + at}"
                 own = vectors[at : at + PER_VIDEO]
                 start = writer.reserve_clip_ids(len(own))
-                rows.clips.extend(clip_row(start + i, video_id, i, vector) for i, vector in enumerate(own))
+                rows.clips.setdefault(SPACE.name, []).extend(
+                    clip_row(start + i, video_id, i, vector) for i, vector in enumerate(own)
+                )
                 indexed: dict[str, Any] = dict.fromkeys(tables.INDEXED.names)
                 facts = {"state": "ok", "first_clip_id": start, "n_clips": len(own)}
                 rows.indexed.append(indexed | {"video_id": video_id, "space": SPACE.name} | facts)
                 path = f"/archive/{first + at}.mp4"
                 names = {"path": path, "path_bytes": path.encode(), "video_id": video_id, "state": "present"}
                 rows.files.append(dict.fromkeys(tables.FILES.names) | names)
-            writer.commit(SPACE.name, rows)
+            writer.commit(rows)
 
 
 def clip_row(clip_id: int, video_id: str, number: int, vector: np.ndarray) -> dict[str, Any]:

@@ -94,14 +94,15 @@ def fill(path: Path, space: Space, n_clips: int) -> None:
                 _add_video(
                     commit, f"b1-{first + at:032x}", space, writer.reserve_clip_ids(PER_VIDEO), vectors[at:][:PER_VIDEO]
                 )
-            writer.commit(space.name, commit)
+            writer.commit(commit)
         writer.compact()
 
 
 def _add_video(commit: Commit, video_id: str, space: Space, first_id: int, vectors: np.ndarray) -> None:
     for number, vector in enumerate(vectors):
         times = {"start_s": number * 10.0, "end_s": number * 10.0 + 10, "frame_pts": [number], "frame_pts_s": [0.0]}
-        commit.clips.append({"clip_id": first_id + number, "video_id": video_id, **times, "vector": vector})
+        clip = {"clip_id": first_id + number, "video_id": video_id, **times, "vector": vector}
+        commit.clips.setdefault(space.name, []).append(clip)
     facts = {"state": "ok", "first_clip_id": first_id, "n_clips": len(vectors)}
     indexed = dict.fromkeys(tables.INDEXED.names) | {"video_id": video_id, "space": space.name} | facts
     commit.indexed.append(indexed)

@@ -67,7 +67,7 @@ def commit_video(commit: Callable[..., None], reserve: Callable[[int], int], vid
     indexed: dict[str, Any] = dict.fromkeys(tables.INDEXED.names)
     indexed |= {"video_id": name, "space": SPACE.name, "state": "ok", "first_clip_id": first, "n_clips": PER_VIDEO}
     file = dict.fromkeys(tables.FILES.names) | {"path": f"/{video}.mp4", "path_bytes": f"/{video}.mp4".encode()}
-    commit(SPACE.name, Commit(clips=clips, indexed=[indexed], files=[file | {"video_id": name, "state": "present"}]))
+    commit(Commit(clips={SPACE.name: clips}, indexed=[indexed], files=[file | {"video_id": name, "state": "present"}]))
 
 
 class Expected:

@@ -12,12 +12,19 @@ from vidx.schema.records import DecodedClip, Outcome, Preprocess, Video
 
 
 @dataclass(frozen=True)
+class View:
+    """What one space sees of a video. The views of a run differ in how many frames a clip has, and in their size."""
+
+    windows: Windows
+    preprocess: Preprocess
+
+
+@dataclass(frozen=True)
 class DecodeOptions:
     """What every decode process is told. A file that kills a process of one decoder is tried with the next."""
 
     decoders: tuple[str, ...]
-    preprocess: Preprocess
-    windows: Windows
+    views: dict[str, View]  # by the name of the space
     thumbnails: bool
     workers: int
     limits: Limits
@@ -48,7 +55,7 @@ class Clip:
     """Clip `number` of a job's plan, decoded; `damaged` if damage was met in the video before its end."""
 
     job: Job
-    clip: DecodedClip
+    views: tuple[DecodedClip, ...]  # for each part of the job, all of the same span
     damaged: bool
     number: int
 

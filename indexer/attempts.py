@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from vidx.indexer.answers import Opened
 from vidx.indexer.encode import EncodedClip
-from vidx.indexer.probe import Job
+from vidx.indexer.probe import Job, Part
 from vidx.schema.records import Outcome, Video
 
 
 @dataclass
 class Attempt:
-    """One decoder's way through a video. Its clips have the ids from `first_clip_id` on."""
+    """One decoder's way through a video, in one space. Its clips have the ids from `first_clip_id` on."""
 
     decoder: str
     versions: dict[str, str]
@@ -28,29 +29,34 @@ class Attempt:
 
 @dataclass
 class Work:
-    """A job in progress."""
+    """A part of a job in progress."""
 
     job: Job
+    part: Part
+    pictures: set[int]  # ticks of the frames that have a thumbnail; of all parts of the job
     attempts: list[Attempt] = field(default_factory=list)  # the last one is under way
-    pictures: set[int] = field(default_factory=set)  # ticks of the frames that have a thumbnail
 
     @classmethod
-    def of(cls, job: Job) -> Work:
-        return cls(job, pictures=set(job.pictures))
+    def of(cls, job: Job) -> dict[str, Work]:
+        """What there is to do for a job, by the name of the space."""
+        pictures = set(job.pictures)
+        return {part.space: cls(job, part, pictures) for part in job.parts}
 
-    def open(self, opened: Opened, first_clip_id: int) -> None:
-        """Start an attempt; what a job has `skipped` is counted from the earlier run that it resumes."""
-        resume = self.job.resume
-        end_s = resume.end_s if resume is not None and opened.skipped else 0.0
+    def open(self, opened: Opened, reserve: Callable[[int], int]) -> None:
+        """Start an attempt, with clip ids of its own; or go on with that of an earlier run, if its clips are skipped.
+
+        Another part may lack clips that this one has, so that those come again.
+        """
+        resume = self.part.resume if opened.skipped else None
         self.attempts.append(
             Attempt(
                 opened.decoder,
                 opened.versions,
                 opened.video,
-                first_clip_id,
+                first_clip_id=resume.attempt.first_clip_id if resume else reserve(opened.n_clips),
                 n_planned=opened.n_clips,
-                n_clips=opened.skipped,
-                end_s=end_s,
+                n_clips=resume.n_done if resume else 0,
+                end_s=resume.end_s if resume else 0.0,
                 mode=opened.mode,
             )
         )
@@ -63,7 +69,7 @@ class Work:
         """
         if not self.attempts:
             return outcome, None
-        if outcome.state != "failed" or self.job.replaces:
+        if outcome.state != "failed" or self.part.replaces:
             return outcome, self.attempts[-1]
         best = max(self.attempts, key=lambda attempt: attempt.n_clips)
         if best.n_clips:

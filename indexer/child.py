@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -35,6 +36,8 @@ from vidx.schema.records import Outcome, PlannedClip, Preprocess, Video
 _SIGN_OF_LIFE_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _TOO_MUCH_MEMORY = "decoding needs more memory than it may have"
+
+_Views = tuple[PlannedClip, ...]  # one clip as each space of the job sees it, all of the same span
 
 
 def main(read_fd: int, write_fd: int, memory_bytes: int) -> None:
@@ -83,7 +86,7 @@ def _serve(job: dict[str, Any], answers: _Answers, held: _Held) -> None:
         else:
             decoder = load("decoders", job["decoder"])
             versions = decoder.VERSIONS
-            if job["kind"] == "windows" and job["windows"]["segment"] == "shots":
+            if job["kind"] == "windows" and job["windows"][0]["segment"] == "shots":
                 versions = versions | detector_version()
             if video is None:
                 video = decoder.open_video(path, threads=job["threads"], mode=job["mode"], alive=answers.alive)
@@ -127,9 +130,7 @@ def _memory_is_short() -> bool:
     return int(peak_kib) * 1024 > limit / 2
 
 
-def _planned(
-    job: dict[str, Any], video: OpenVideo, look: Callable[..., OpenVideo], answers: _Answers
-) -> list[PlannedClip]:
+def _planned(job: dict[str, Any], video: OpenVideo, look: Callable[..., OpenVideo], answers: _Answers) -> list[_Views]:
     """The clips a job asks for: all windows or shots of a video, one around an instant, or one of given ticks.
 
     Shots are looked for in a second opening of the file, so that damage counts where clips are decoded.
@@ -137,15 +138,16 @@ def _planned(
     line = video.timeline
     match job["kind"]:
         case "windows":
-            windows = Windows(**job["windows"])
-            if windows.segment == "windows":
-                return plan(line, windows)
+            views = [Windows(**windows) for windows in job["windows"]]
+            if views[0].segment == "windows":
+                return list(zip(*(plan(line, windows) for windows in views), strict=True))
             answers.send({"kind": "alive", "facts": {"duration_s": video.facts.duration_s}})
             with contextlib.closing(look(mode=mode_to_look(video.facts))) as looked_at:
-                return plan_shots(line, cuts(looked_at), windows)
+                found = cuts(looked_at)
+            return list(zip(*(plan_shots(line, found, windows) for windows in views), strict=True))
         case "at":
-            return [window_at(line, job["at_s"], job["clip_s"], job["frames"])]
-    return [PlannedClip(0.0, 0.0, tuple(job["ticks"]))]
+            return [(window_at(line, job["at_s"], job["clip_s"], job["frames"]),)]
+    return [(PlannedClip(0.0, 0.0, tuple(job["ticks"])),)]
 
 
 def _n_done(job: dict[str, Any], versions: dict[str, str], n_planned: int) -> int:
@@ -155,14 +157,14 @@ def _n_done(job: dict[str, Any], versions: dict[str, str], n_planned: int) -> in
 
 
 def _decode_clips(
-    job: dict[str, Any], video: OpenVideo, clips: list[PlannedClip], versions: dict[str, str], answers: _Answers
+    job: dict[str, Any], video: OpenVideo, clips: list[_Views], versions: dict[str, str], answers: _Answers
 ) -> Outcome:
     """Send all clips but those done already; or all of them after all, where the rest turns out to be damaged.
 
     What damage does to a frame may hang on the frames decoded before it, so a damaged video is decoded in one go. Of a
     sound video a part may be asked for.
     """
-    preprocess = Preprocess(**job["preprocess"])
+    sizes = [Preprocess(**preprocess) for preprocess in job["views"]]
     found_on_opening = video.damage
     facts = asdict(_with_announced(video.facts, bytes.fromhex(job["path_hex"])))
     how = {"facts": facts, "n_clips": len(clips), "mode": video.mode, "versions": versions}
@@ -171,8 +173,8 @@ def _decode_clips(
     for skipped, stop in (part,) if part else ((done, len(clips)), (0, len(clips))):
         answers.send({"kind": "opened", "skipped": skipped, "stop": stop if part else None, **how})
         sent = skipped
-        for clip, pictures in _decode(video, clips[skipped:stop], preprocess, job["thumbnails"]):
-            _send_clip(answers, sent, clip, pictures, damaged=video.damage != found_on_opening)
+        for clip, pictures in _decode(video, clips[skipped:stop], sizes, job["thumbnails"]):
+            _send_clip(answers, sent, clip, pictures, sizes, damaged=video.damage != found_on_opening)
             sent += 1
         if skipped == 0 or video.damage == found_on_opening:
             break
@@ -203,50 +205,61 @@ class _Picture:
     """What is kept of a decoded frame; the frame itself may be 100 times larger."""
 
     tick: int
-    pixels: np.ndarray
+    pixels: dict[Preprocess, np.ndarray]
     thumbnail: bytes
 
 
 def _decode(
-    video: OpenVideo, clips: list[PlannedClip], preprocess: Preprocess, thumbnails: bool
-) -> Iterator[tuple[PlannedClip, list[_Picture]]]:
-    """Clips in order with their pictures, every frame decoded once although windows may overlap."""
-    middles = {clip.ticks[len(clip.ticks) // 2] for clip in clips} if thumbnails else set()
-    wanted = video.frames_at(sorted({tick for clip in clips for tick in clip.ticks}))
+    video: OpenVideo, clips: list[_Views], sizes: list[Preprocess], thumbnails: bool
+) -> Iterator[tuple[_Views, list[list[_Picture]]]]:
+    """Clips in order with the pictures of each view, every frame decoded once although views and windows overlap."""
+    middles = {view.ticks[len(view.ticks) // 2] for clip in clips for view in clip} if thumbnails else set()
+    needed: dict[int, set[Preprocess]] = defaultdict(set)
+    for clip in clips:
+        for view, size in zip(clip, sizes, strict=True):
+            for tick in view.ticks:
+                needed[tick].add(size)
+    wanted = video.frames_at(sorted(needed))
     held: dict[int, _Picture] = {}
     latest: _Picture | None = None
     for clip in clips:
-        held = {tick: picture for tick, picture in held.items() if tick >= clip.ticks[0]}
-        while clip.ticks[-1] not in held:
+        first, last = min(view.ticks[0] for view in clip), max(view.ticks[-1] for view in clip)
+        held = {tick: picture for tick, picture in held.items() if tick >= first}
+        while last not in held:
             if (pair := next(wanted, None)) is None:
                 return
             tick, shown = pair
             is_again = latest is not None and shown.tick == latest.tick  # as key frames often are
-            pixels = latest.pixels if latest is not None and is_again else shown.pixels(preprocess)
+            pixels = latest.pixels if latest is not None and is_again else {}
+            pixels = pixels | {size: shown.pixels(size) for size in needed[tick] - pixels.keys()}
             held[tick] = latest = _Picture(shown.tick, pixels, shown.thumbnail() if tick in middles else b"")
-        yield clip, [held[tick] for tick in clip.ticks]
+        yield clip, [[held[tick] for tick in view.ticks] for view in clip]
 
 
-def _send_clip(answers: _Answers, number: int, clip: PlannedClip, pictures: list[_Picture], *, damaged: bool) -> None:
-    middle = pictures[len(pictures) // 2]
-    pixels = np.stack([picture.pixels for picture in pictures])
-    header = {
-        "kind": "clip",
-        "number": number,
-        "start_s": clip.start_s,
-        "end_s": clip.end_s,
-        "frame_pts": [picture.tick for picture in pictures],
-        "thumbnail_pts": middle.tick,
-        "shape": pixels.shape,
-        "damaged": damaged,
-    }
-    answers.send(header, pixels.tobytes(), middle.thumbnail)
+def _send_clip(
+    answers: _Answers,
+    number: int,
+    clip: _Views,
+    pictures: list[list[_Picture]],
+    sizes: list[Preprocess],
+    *,
+    damaged: bool,
+) -> None:
+    views, payloads = [], []
+    for shown, size in zip(pictures, sizes, strict=True):
+        middle = shown[len(shown) // 2]
+        pixels = np.stack([picture.pixels[size] for picture in shown])
+        ticks = [picture.tick for picture in shown]
+        views.append({"frame_pts": ticks, "thumbnail_pts": middle.tick, "shape": pixels.shape})
+        payloads += [pixels.tobytes(), middle.thumbnail]
+    span = {"start_s": clip[0].start_s, "end_s": clip[0].end_s}
+    answers.send({"kind": "clip", "number": number, **span, "damaged": damaged, "views": views}, *payloads)
 
 
-def _outcome(video: OpenVideo, clips: list[PlannedClip], sent: int) -> Outcome:
+def _outcome(video: OpenVideo, clips: list[_Views], sent: int) -> Outcome:
     if sent == len(clips) and video.damage is None:
         return Outcome("ok")
-    first_missing_s = clips[min(sent, len(clips) - 1)].start_s
+    first_missing_s = clips[min(sent, len(clips) - 1)][0].start_s
     return Outcome(
         "partial" if sent else "failed",
         video.damage or f"decoding ended after {sent} of {len(clips)} clips",

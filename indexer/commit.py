@@ -18,7 +18,7 @@ from vidx.errors import IdsExhausted
 from vidx.indexer.answers import Ended, Opened
 from vidx.indexer.attempts import Attempt, Work
 from vidx.indexer.encode import EncodedClip
-from vidx.indexer.probe import Duplicate, Job, Known, Settled, UnreadableFile
+from vidx.indexer.probe import STATES, Duplicate, Job, Known, Settled, UnreadableFile
 from vidx.indexer.vanished import Vanished
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import FoundFile, Outcome
@@ -55,14 +55,12 @@ class Counts:
 class Committer:
     """Takes what the stages before it yield, in any mixture of jobs, and reports each file when it is accounted for."""
 
-    def __init__(
-        self, writer: StoreWriter, space: str, options: IndexOptions, provenance: Callable[[], dict[str, Any]]
-    ) -> None:
-        """`provenance` gives the columns of `indexed` that are the same for a whole run, asked for on first use."""
-        self._writer, self._space, self._options, self._provenance = writer, space, options, provenance
+    def __init__(self, writer: StoreWriter, options: IndexOptions, provenance: Callable[[str], dict[str, Any]]) -> None:
+        """`provenance` gives the columns of `indexed` that are the same for a whole run, by the name of the space."""
+        self._writer, self._options, self._provenance = writer, options, provenance
         self._pending = Commit()
         self._last_commit = time.monotonic()
-        self._work: dict[str, Work] = {}
+        self._work: dict[str, dict[str, Work]] = {}  # by video_id, then by the name of the space
         self._ended: dict[str, str] = {}  # contents of this run that duplicates may still ask for
         self._waiting: dict[str, list[FoundFile]] = defaultdict(list)
         self.counts = Counts()
@@ -73,20 +71,19 @@ class Committer:
         for file in done:
             self.counts.states[file.state] += 1
         due = time.monotonic() - self._last_commit >= self._options.commit_s
-        if due or len(self._pending.clips) >= self._options.commit_clips:
+        if due or self._pending.n_clips >= self._options.commit_clips:
             self.flush()
         return done
 
     def flush(self) -> None:
         """Commit what is there. Clips of unfinished jobs go along: nobody sees them until their `indexed` row comes."""
-        for work in self._work.values():
+        for work in (work for works in self._work.values() for work in works.values()):
             if work.attempts and work.attempts[-1].n_clips:
-                attempt = work.attempts[-1]
-                self._pending.unfinished.append(self._unfinished(work.job, attempt, resumable=not attempt.damaged))
+                self._note_unfinished(work, work.attempts[-1], resumable=not work.attempts[-1].damaged)
         pending, self._pending = self._pending, Commit()  # whatever happens, nothing is written twice
         if pending:
             with _uninterrupted():
-                self._writer.commit(self._space, pending)
+                self._writer.commit(pending)
         self._last_commit = time.monotonic()
 
     def _account(self, item: Opened | EncodedClip | Ended | Settled | Vanished) -> list[FileDone]:
@@ -132,25 +129,23 @@ class Committer:
         return [] if gone.forget else [FileDone(gone.file.path, "missing", "not there now; still searchable")]
 
     def _open(self, opened: Opened) -> None:
-        work = self._work.setdefault(opened.job.video_id, Work.of(opened.job))
-        if opened.skipped and opened.job.resume is not None:
-            first_clip_id = opened.job.resume.attempt.first_clip_id
-        else:
-            first_clip_id = self._writer.reserve_clip_ids(opened.n_clips)
-        work.open(opened, first_clip_id)
+        job = opened.job
+        for work in self._work.setdefault(job.video_id, Work.of(job)).values():
+            work.open(opened, self._writer.reserve_clip_ids)
 
     def _clip(self, clip: EncodedClip) -> None:
         """Keep a clip; those of a video go to the store in order, so that what is there of it is its beginning."""
-        work = self._work[clip.job.video_id]
+        work = self._work[clip.job.video_id][clip.space]
         attempt = work.attempts[-1]
         if clip.number >= attempt.n_planned:
             raise IdsExhausted(f"{clip.job.file.path} gave more than the {attempt.n_planned} clips it was planned for")
-        attempt.ahead[clip.number] = clip
+        if clip.number >= attempt.n_clips:  # else an earlier run committed it, but not for another space
+            attempt.ahead[clip.number] = clip
         while (ready := attempt.ahead.pop(attempt.n_clips, None)) is not None:
             self._store(work, attempt, ready)
 
     def _store(self, work: Work, attempt: Attempt, clip: EncodedClip) -> None:
-        self._pending.clips.append(
+        self._pending.clips.setdefault(clip.space, []).append(
             {
                 "clip_id": attempt.first_clip_id + attempt.n_clips,
                 "video_id": clip.job.video_id,
@@ -170,61 +165,74 @@ class Committer:
 
     def _end(self, ended: Ended) -> list[FileDone]:
         job = ended.job
-        outcome, attempt = self._work.pop(job.video_id, Work.of(job)).settle(ended.outcome)
+        works = self._work.pop(job.video_id, None) or Work.of(job)
+        settled = [(work, *work.settle(ended.outcome)) for work in works.values()]
         copies = self._waiting.pop(job.video_id, [])
-        self._ended[job.video_id] = outcome.state
-        if attempt is not None and attempt.n_clips:
-            resumable = outcome.state != "unreadable" and not attempt.damaged
-            self._pending.unfinished.append(self._unfinished(job, attempt, resumable=resumable))
-        if outcome.state == "unreadable":  # the copies keep their rows: the next run takes one of them
-            self._file_row(job.file, None, "unreadable", outcome.reason)
-            return [FileDone(file.path, "failed", outcome.reason) for file in (job.file, *copies)]
+        for work, outcome, attempt in settled:
+            if attempt is not None and attempt.n_clips:
+                resumable = outcome.state != "unreadable" and not attempt.damaged
+                self._note_unfinished(work, attempt, resumable=resumable)
+        if ended.outcome.state == "unreadable":  # the copies keep their rows: the next run takes one of them
+            self._ended[job.video_id] = "unreadable"
+            self._file_row(job.file, None, "unreadable", ended.outcome.reason)
+            return [FileDone(file.path, "failed", ended.outcome.reason) for file in (job.file, *copies)]
         self._file_row(job.file, job.video_id, "present")
-        usable = outcome.state in ("ok", "partial")
-        if usable or not job.replaces:
-            self._indexed_row(job, outcome, attempt)
-        self.counts.clips += attempt.n_clips if usable and attempt else 0
-        hours = attempt.video.duration_s / 3600 if usable and attempt else 0.0
-        state = "indexed" if outcome.state == "ok" else outcome.state
-        done = FileDone(job.file.path, state, outcome.reason, hours)
-        return [done, *(_copy_of(file, outcome.state) for file in copies)]
+        hours = self._outcome_rows(job, settled)
+        _, worst, _ = max(settled, key=lambda part: STATES.index(part[1].state))
+        self._ended[job.video_id] = worst.state
+        state = "indexed" if worst.state == "ok" else worst.state
+        done = FileDone(job.file.path, state, worst.reason, hours)
+        return [done, *(_copy_of(file, worst.state) for file in copies)]
 
-    def _indexed_row(self, job: Job, outcome: Outcome, attempt: Attempt | None) -> None:
-        if attempt is not None and not job.in_videos:
-            self._pending.videos.append(asdict(attempt.video))
-        first_clip_id = self._writer.reserve_clip_ids(1) if attempt is None else attempt.first_clip_id
-        usable = attempt is not None and outcome.state in ("ok", "partial")
+    def _outcome_rows(self, job: Job, settled: list[tuple[Work, Outcome, Attempt | None]]) -> float:
+        """The rows of a content that has come to an end; returns the hours of video in it that are newly indexed."""
+        hours, facts = 0.0, None
+        for work, outcome, attempt in settled:
+            usable = attempt if outcome.state in ("ok", "partial") else None
+            if usable is not None or not work.part.replaces:
+                facts = attempt.video if attempt is not None else facts
+                self._indexed_row(work, outcome, attempt, usable)
+            if usable is not None:
+                self.counts.clips += usable.n_clips
+                hours = usable.video.duration_s / 3600
+        if facts is not None and not job.in_videos:
+            self._pending.videos.append(asdict(facts))
+        return hours
+
+    def _indexed_row(self, work: Work, outcome: Outcome, attempt: Attempt | None, usable: Attempt | None) -> None:
         self._pending.indexed.append(
             {
-                **self._provenance(),
-                "video_id": job.video_id,
-                "space": self._space,
+                **self._provenance(work.part.space),
+                "video_id": work.job.video_id,
+                "space": work.part.space,
                 "state": outcome.state,
                 "reason": outcome.reason,
                 "first_bad_s": outcome.first_bad_s,
                 "decoder": self._options.decoder if attempt is None else attempt.decoder,
                 "decode_mode": self._options.decode_mode if attempt is None else attempt.mode,
                 "versions": json.dumps(outcome.versions),
-                "first_clip_id": first_clip_id,
-                "n_clips": attempt.n_clips if usable and attempt else 0,
+                "first_clip_id": self._writer.reserve_clip_ids(1) if attempt is None else attempt.first_clip_id,
+                "n_clips": usable.n_clips if usable is not None else 0,
                 "indexed_at": datetime.now(UTC),
             }
         )
 
-    def _unfinished(self, job: Job, attempt: Attempt, *, resumable: bool) -> Unfinished:
-        provenance = self._provenance()
-        return Unfinished(
-            video_id=job.video_id,
-            space=self._space,
-            plan=provenance["plan"],
-            decoder=attempt.decoder,
-            decode_mode=attempt.mode,
-            versions=attempt.versions,
-            device=provenance["device"],
-            precision=provenance["precision"],
-            first_clip_id=attempt.first_clip_id,
-            n_planned=attempt.n_planned,
-            resumable=resumable,
+    def _note_unfinished(self, work: Work, attempt: Attempt, *, resumable: bool) -> None:
+        provenance = self._provenance(work.part.space)
+        self._pending.unfinished.append(
+            Unfinished(
+                video_id=work.job.video_id,
+                space=work.part.space,
+                plan=provenance["plan"],
+                decoder=attempt.decoder,
+                decode_mode=attempt.mode,
+                versions=attempt.versions,
+                device=provenance["device"],
+                precision=provenance["precision"],
+                first_clip_id=attempt.first_clip_id,
+                n_planned=attempt.n_planned,
+                resumable=resumable,
+            )
         )
 
     def _file_row(self, file: FoundFile, video_id: str | None, state: str, reason: str | None = None) -> None:

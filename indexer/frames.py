@@ -63,13 +63,13 @@ def _stamp(path: bytes) -> tuple[int, int]:
 def _decoded(
     path: bytes, asked: dict[str, Any], decoder: str, preprocess: Preprocess, mode: str = "exact"
 ) -> np.ndarray:
-    job = job_message(path, asked, decoder, preprocess, mode=mode, thumbnails=False, threads=os.cpu_count() or 1)
+    job = job_message(path, asked, decoder, [preprocess], mode=mode, thumbnails=False, threads=os.cpu_count() or 1)
     with _process() as process:
         frames = None
         try:
             for header, payloads in process.answers(job):
                 if header["kind"] == "clip":
-                    frames = np.frombuffer(payloads[0], np.uint8).reshape(header["shape"])
+                    frames = np.frombuffer(payloads[0], np.uint8).reshape(header["views"][0]["shape"])
                 elif header["kind"] == "end":
                     reason = header["reason"]
         except ProcessDied as death:

@@ -19,6 +19,8 @@ from vidx.schema.unfinished import Unfinished
 
 _BATCH = 10_000  # files compared with the files table at once
 _SAME_DURATION_S = 0.5  # versions of a demuxer estimate a little differently
+_DECODING = ("decoder", "decode_mode", "versions", "n_planned")  # of an attempt, whatever space it is for
+STATES = ("ok", "partial", "not_video", "failed")  # of contents, the worst last
 
 Announced = tuple[float, int]  # duration in seconds and number of frames as a header has them
 
@@ -33,20 +35,44 @@ class Resume:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One content to decode, at one of its paths."""
+class Part:
+    """What a job makes for one space."""
 
-    file: FoundFile
-    video_id: str
+    space: str
     replaces: bool = False  # usable clips of another plan, which a failed attempt must not take away
-    in_videos: bool = False  # its container facts are stored
-    pictures: frozenset[int] = frozenset()  # ticks of the frames whose thumbnails are stored
     resume: Resume | None = None
 
 
 @dataclass(frozen=True)
+class Job:
+    """One content to decode, at one of its paths, once for all the spaces that want it."""
+
+    file: FoundFile
+    video_id: str
+    parts: tuple[Part, ...]  # at least one
+    in_videos: bool = False  # its container facts are stored
+    pictures: frozenset[int] = frozenset()  # ticks of the frames whose thumbnails are stored
+
+    @property
+    def resume(self) -> Resume | None:
+        """Where decoding can go on: at the first clip that any of the parts lacks, if all have a beginning alike."""
+        resumes = [part.resume for part in self.parts]
+        first = min((resume for resume in resumes if resume is not None), key=lambda r: r.n_done, default=None)
+        alike = first is not None and all(resume is not None and _are_alike(resume, first) for resume in resumes)
+        return first if alike else None
+
+
+def _are_alike(resume: Resume, other: Resume) -> bool:
+    """Whether one decoder in one mode planned both, and cut the video the same."""
+    return all(getattr(resume.attempt, name) == getattr(other.attempt, name) for name in _DECODING)
+
+
+@dataclass(frozen=True)
 class Known:
-    """A file whose content has an outcome in this space; `unchanged` if its path is known with that content as well."""
+    """A file whose content has an outcome in each space; `unchanged` if its path is known with that content as well.
+
+    Of several outcomes it has the worst.
+    """
 
     file: FoundFile
     video_id: str
@@ -80,8 +106,7 @@ Found = Job | Settled
 class Wanted:
     """What a run is to make of every content."""
 
-    space: str
-    plan: str  # JSON
+    plans: dict[str, str]  # JSON by the name of the space; at least one
     plan_is_asked: bool  # else content that is planned otherwise stays as it is
     least_mode: str | None  # content that was decoded less exactly is decoded anew; None: it stays as it is
     retry_failed: bool
@@ -102,28 +127,31 @@ def probe(
         yield from (triage.judge(file, rows.get(number)) for number, file in enumerate(files))
 
 
-class _Record(NamedTuple):  # as is _Row: made for every file, and dataclasses are slow to make
-    """What the store holds of a content; `state` is None where this space has no outcome of it."""
+class _Outcome(NamedTuple):  # as is _Row: made for every file, and dataclasses are slow to make
+    """What became of a content in one space."""
 
-    video_id: str
-    state: str | None
+    state: str
     reason: str | None
     plan: str | None
     mode: str | None
 
 
+_Outcomes = list[_Outcome | None]  # of a content, in the order of Wanted.plans
+
+
 class _Row(NamedTuple):
     """The files row of a path that has a content; `same` if its size and modification time are as they were."""
 
-    record: _Record
+    video_id: str
     same: bool
     up_to_date: bool
+    outcomes: _Outcomes
 
 
 class _Triage:
     def __init__(self, snapshot: Snapshot, wanted: Wanted, unfinished: list[Unfinished]) -> None:
         self._snapshot, self._wanted = snapshot, wanted
-        self._unfinished = {a.video_id: a for a in unfinished if a.space == wanted.space}
+        self._unfinished = {attempt.key: attempt for attempt in unfinished}
         self._jobs: dict[str, bytes] = {}  # path by content
 
     def rows(self, files: list[FoundFile]) -> dict[int, _Row]:
@@ -138,39 +166,51 @@ class _Triage:
             }
         )
         self._snapshot.with_rows("batch", batch)
-        found = self._snapshot.rows(_ROWS, {"space": self._wanted.space})
-        return {number: _Row(_Record(*record), same, same and current) for number, same, current, *record in found}
+        rows: dict[int, _Row] = {}
+        for at, space in enumerate(self._wanted.plans):
+            for number, same, current, video_id, *outcome in self._snapshot.rows(_ROWS, {"space": space}):
+                if at == 0:
+                    rows[number] = _Row(video_id, same, same and current, [None] * len(self._wanted.plans))
+                if outcome[0] is not None:
+                    rows[number].outcomes[at] = _Outcome(*outcome)
+        return rows
 
     def judge(self, file: FoundFile, row: _Row | None) -> Found:
         """Job, Known, Duplicate or UnreadableFile; `row` is None where the path is new."""
         if row is not None and row.same:
-            record = row.record
+            video_id, outcomes = row.video_id, row.outcomes
         else:
             try:
-                record = self._of_content(self._identity(file))
+                video_id = self._identity(file)
             except OSError as error:
                 return UnreadableFile(file, f"can't be read: {error.strerror}")
-        if record.video_id in self._jobs:
-            return Duplicate(file, record.video_id)
-        if self._is_settled(record):
-            assert record.state is not None
-            unchanged = row is not None and row.record.video_id == record.video_id
+            outcomes = self._outcomes(video_id)
+        if video_id in self._jobs:
+            return Duplicate(file, video_id)
+        settled = [
+            outcome
+            for outcome, plan in zip(outcomes, self._wanted.plans.values(), strict=True)
+            if outcome is not None and self._is_settled(outcome, plan)
+        ]
+        if len(settled) == len(outcomes):
+            known = max(settled, key=lambda outcome: STATES.index(outcome.state))
+            unchanged = row is not None and row.video_id == video_id
             up_to_date = row is not None and row.up_to_date
-            return Known(file, record.video_id, record.state, record.reason, unchanged, up_to_date)
-        self._jobs[record.video_id] = file.path_bytes
-        return self._job(file, record)
+            return Known(file, video_id, known.state, known.reason, unchanged, up_to_date)
+        self._jobs[video_id] = file.path_bytes
+        return self._job(file, video_id, outcomes)
 
-    def _is_settled(self, record: _Record) -> bool:
-        if record.state == "failed":
+    def _is_settled(self, outcome: _Outcome, plan: str) -> bool:
+        if outcome.state == "failed":
             return not self._wanted.retry_failed
-        if record.state in ("ok", "partial"):
-            is_planned = record.plan == self._wanted.plan or not self._wanted.plan_is_asked
-            return is_planned and self._is_exact_enough(record)
-        return record.state is not None
+        if outcome.state in ("ok", "partial"):
+            is_planned = outcome.plan == plan or not self._wanted.plan_is_asked
+            return is_planned and self._is_exact_enough(outcome)
+        return True
 
-    def _is_exact_enough(self, record: _Record) -> bool:
+    def _is_exact_enough(self, outcome: _Outcome) -> bool:
         least = self._wanted.least_mode
-        return least is None or MODES.index(record.mode or "exact") <= MODES.index(least)
+        return least is None or MODES.index(outcome.mode or "exact") <= MODES.index(least)
 
     def _identity(self, file: FoundFile) -> str:
         """The video_id of a file. Two large files of one fingerprint are told apart by what their headers announce."""
@@ -191,29 +231,27 @@ class _Triage:
             return duration_s, frames
         return None
 
-    def _of_content(self, video_id: str) -> _Record:
-        query = "SELECT state, reason, plan, decode_mode FROM newest WHERE video_id = $id AND space = $space"
-        for row in self._snapshot.rows(query, {"id": video_id, "space": self._wanted.space}):
-            return _Record(video_id, *row)
-        return _Record(video_id, None, None, None, None)
+    def _outcomes(self, video_id: str) -> _Outcomes:
+        query = "SELECT space, state, reason, plan, decode_mode FROM newest WHERE video_id = $id"
+        known = {space: _Outcome(*outcome) for space, *outcome in self._snapshot.rows(query, {"id": video_id})}
+        return [known.get(space) for space in self._wanted.plans]
 
-    def _job(self, file: FoundFile, record: _Record) -> Job:
-        video_id = record.video_id
+    def _job(self, file: FoundFile, video_id: str, outcomes: _Outcomes) -> Job:
+        """A job for the spaces that the content is not settled in."""
         in_videos = bool(self._snapshot.rows("SELECT 1 FROM videos WHERE video_id = $id LIMIT 1", {"id": video_id}))
-        attempt, pictures = self._unfinished.get(video_id), []
-        if in_videos or attempt is not None:  # no other content can have pictures yet
+        parts, pictures = [], []
+        for (space, plan), outcome in zip(self._wanted.plans.items(), outcomes, strict=True):
+            if outcome is None or not self._is_settled(outcome, plan):
+                replaces = outcome is not None and outcome.state in ("ok", "partial")
+                parts.append(Part(space, replaces, self._resume(self._unfinished.get((video_id, space)))))
+        if in_videos or any((video_id, part.space) in self._unfinished for part in parts):  # others can't have any yet
             pictures = self._snapshot.rows("SELECT frame_pts FROM thumbnails WHERE video_id = $id", {"id": video_id})
-        return Job(
-            file,
-            video_id,
-            replaces=record.state in ("ok", "partial"),
-            in_videos=in_videos,
-            pictures=frozenset(tick for (tick,) in pictures),
-            resume=self._resume(attempt) if attempt is not None and self._wanted.resumable(attempt) else None,
-        )
+        return Job(file, video_id, tuple(parts), in_videos, frozenset(tick for (tick,) in pictures))
 
-    def _resume(self, attempt: Unfinished) -> Resume | None:
+    def _resume(self, attempt: Unfinished | None) -> Resume | None:
         """Clips are committed in order, so what is there of an attempt is its beginning."""
+        if attempt is None or not self._wanted.resumable(attempt):
+            return None
         [(n_done, last, end_s)] = self._snapshot.rows(
             f"SELECT count(*), max(clip_id), max(end_s) FROM {self._snapshot.all_clips(attempt.space)}"
             " WHERE clip_id >= $first AND clip_id < $stop",

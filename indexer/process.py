@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import IO, Any
@@ -164,20 +164,23 @@ def job_message(
     path_bytes: bytes,
     asked: dict[str, Any],
     decoder: str,
-    preprocess: Preprocess,
+    views: Sequence[Preprocess],
     *,
     mode: str = "exact",
     thumbnails: bool,
     threads: int,
 ) -> dict[str, Any]:
-    """A job for `DecodeProcess.answers`; `asked` has its `kind` (windows, at or ticks) and what belongs to that."""
+    """A job for `DecodeProcess.answers`; `asked` has its `kind` (windows, at or ticks) and what belongs to that.
+
+    Each clip comes once for each of the `views`; windows are given for each of them.
+    """
     return {
         **asked,
         "path_hex": path_bytes.hex(),
         "decoder": decoder,
         "mode": mode,
         "threads": min(threads, _MOST_THREADS),
-        "preprocess": asdict(preprocess),
+        "views": [asdict(preprocess) for preprocess in views],
         "thumbnails": thumbnails,
     }
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import islice
@@ -21,7 +21,7 @@ from vidx.decoders import FALLBACKS
 from vidx.encoders import EncoderSpec, VideoTextEncoder
 from vidx.encoders._weights import located
 from vidx.errors import InputError, StoreError, UnknownChoice
-from vidx.indexer.answers import DecodeOptions
+from vidx.indexer.answers import DecodeOptions, View
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import decode
 from vidx.indexer.encode import encode
@@ -70,17 +70,18 @@ def index_archive(
     online = is_online(root)
     if not online and not knows(Snapshot(store), os.fsencode(root)):
         raise no_files(root)
-    spec, windows = _settle(store, options)
-    encoder = build(spec)
+    specs, views = _settle(store, options)
+    built = {spec.space.name: build(spec) for spec in specs}
     with writing(store, break_lock=options.break_lock) as writer:
-        writer.add_space(spec.space)
+        for spec in specs:
+            writer.add_space(spec.space)
         run_id = uuid4().hex
-        record = _RunRecord(writer, spec, run_id, root, options, started)
-        making = _Making(encoder, windows, options, run_id)
-        committer = Committer(writer, spec.space.name, options, making.provenance)
+        record = _RunRecord(writer, specs, run_id, root, options, started)
+        making = _Making(built, views, options, run_id)
+        committer = Committer(writer, options, making.provenance)
         try:
             if online:
-                yield from _stages(root, writer, encoder, making, committer, takes)
+                yield from _stages(root, writer, making, committer, takes)
             committer.flush()  # so that what has moved is found at its new place
             for gone in vanished(Snapshot(store), os.fsencode(root), online=online):
                 yield from committer.take(gone)
@@ -102,23 +103,23 @@ def index_archive(
 class _Making:
     """How this run makes clips; part of it goes into every `indexed` row."""
 
-    encoder: VideoTextEncoder
-    windows: Windows
+    encoders: dict[str, VideoTextEncoder]  # by the name of the space
+    views: dict[str, View]
     options: IndexOptions
     run_id: str
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self, space: str) -> dict[str, Any]:
         """Columns of `indexed`; asking for the device may load torch."""
         return {
-            "plan": self.windows.to_json(),
-            "device": self.encoder.device,
-            "precision": self.encoder.precision,
+            "plan": self.views[space].windows.to_json(),
+            "device": self.encoders[space].device,
+            "precision": self.encoders[space].precision,
             "run_id": self.run_id,
         }
 
     def would_make(self, attempt: Unfinished) -> bool:
         """Whether this run would give an attempt the clips it has; decoders check their versions themselves."""
-        own = self.provenance() | {"decode_mode": self.options.decode_mode}
+        own = self.provenance(attempt.space) | {"decode_mode": self.options.decode_mode}
         alike = all(getattr(attempt, name) == own[name] for name in ("plan", "decode_mode", "device", "precision"))
         return attempt.resumable and alike
 
@@ -126,30 +127,27 @@ class _Making:
 def _stages(
     root: Path,
     writer: StoreWriter,
-    encoder: VideoTextEncoder,
     making: _Making,
     committer: Committer,
     takes: Callable[[FoundFile | Skipped], bool] | None,
 ) -> Iterator[FileDone]:
-    store, space, options = writer.store, encoder.spec.space, making.options
+    store, options = writer.store, making.options
     limits = Limits(options.stall_s, options.memory_bytes)
     log_path = store.path / "logs" / f"{making.run_id}.log"
     with _open_log(log_path) as log, closing(HeaderReader(limits, log)) as headers:
         decode_options = DecodeOptions(
             decoders=_decoders(options.decoder),
             mode=options.decode_mode,
-            preprocess=space.preprocess,
-            windows=making.windows,
+            views=making.views,
             thumbnails=options.thumbnails,
             workers=options.workers or os.cpu_count() or 1,
             limits=limits,
             log=log,
             # Still clips are compared one after the other, and every part would look for all shots again.
-            share=not options.skip_still and making.windows.segment == "windows",
+            share=not options.skip_still and options.segment != "shots",
         )
         wanted = Wanted(
-            space=space.name,
-            plan=making.windows.to_json(),
+            plans={space: view.windows.to_json() for space, view in making.views.items()},
             plan_is_asked=options.plan_is_asked,
             least_mode=options.decode if options.is_asked("decode") else None,
             retry_failed=options.retry_failed,
@@ -161,7 +159,7 @@ def _stages(
         entries = walked if takes is None else filter(takes, walked)
         found = probe(entries, Snapshot(store), wanted, writer.without_outcome())
         with closing(decode(found, decode_options)) as decoded:
-            for item in encode(decoded, encoder, options.batch_size, skip_still=options.skip_still):
+            for item in encode(decoded, making.encoders, options.batch_size, skip_still=options.skip_still):
                 yield from committer.take(item)
     if log_path.stat().st_size == 0:  # mostly they have nothing to say
         log_path.unlink()
@@ -186,27 +184,33 @@ def is_new(path: Path) -> bool:
     return not (path / "store.json").exists() or Store.open(path).facts().default_space is None
 
 
-def check_encoder(path: Path, options: IndexOptions) -> Space:
-    """The space of a run, and what `index_archive` would raise of its encoder, before there is a store at `path`."""
+def check_encoders(path: Path, options: IndexOptions) -> list[Space]:
+    """The spaces of a run, and what `index_archive` would raise of its encoders, before there is a store at `path`."""
     if is_new(path):
-        spec, is_first = encoders.here(options.encoder or encoders.FALLBACK, options.weights), True
+        known: list[str] = []
+        specs = [encoders.here(name, options.weights) for name in options.encoder or (encoders.FALLBACK,)]
     else:
         store = Store.open(path)
-        spec = _encoder(store, options)
-        is_first = spec.space.name not in store.spaces()
-    if is_first and any(file.role for file in spec.weights):  # others know their own files
-        encoders.try_out(spec)
-    return spec.space
+        known, specs = store.spaces(), _encoders(store, options)
+    for spec in specs:
+        if spec.space.name not in known and any(file.role for file in spec.weights):  # others know their own files
+            encoders.try_out(spec)
+    return [spec.space for spec in specs]
 
 
-def _encoder(store: Store, options: IndexOptions) -> EncoderSpec:
-    """The encoder asked for, else the store's, with the weights given, else those it was used with before."""
+def _encoders(store: Store, options: IndexOptions) -> list[EncoderSpec]:
+    """The encoders asked for, each once, else the store's, with the weights given, else those used with them before."""
+    specs = [_encoder(store, name, options.weights) for name in options.encoder or (None,)]
+    return list({spec.space.name: spec for spec in specs}.values())
+
+
+def _encoder(store: Store, encoder: str | None, weights: tuple[Path, ...]) -> EncoderSpec:
     default_space = store.facts().default_space
-    if options.weights or (options.encoder is None and default_space is None):
+    if weights or (encoder is None and default_space is None):
         default = store.space(default_space).encoder if default_space else encoders.FALLBACK
-        return encoders.here(options.encoder or default, options.weights)
-    if options.encoder is not None:
-        name = encoders.spec(options.encoder).name  # which may have been given as Hugging Face has it
+        return encoders.here(encoder or default, weights)
+    if encoder is not None:
+        name = encoders.spec(encoder).name  # which may have been given as Hugging Face has it
         known = [space for known in store.spaces() if (space := store.space(known)).encoder == name]
         spec = encoders.of_space(known[0]) if len(known) == 1 else encoders.here(name)
         return spec if spec.is_here else encoders.here(name)  # other weights may have come
@@ -222,9 +226,9 @@ def _encoder(store: Store, options: IndexOptions) -> EncoderSpec:
     return spec
 
 
-def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
-    """The encoder and the windows of this run, checked before any file is touched."""
-    spec = _encoder(store, options)
+def _settle(store: Store, options: IndexOptions) -> tuple[list[EncoderSpec], dict[str, View]]:
+    """The encoders of this run and what each sees, by the name of its space; checked before any file is touched."""
+    specs = _encoders(store, options)
     if options.decoder not in available("decoders"):
         raise UnknownChoice(
             f"no decoder called {options.decoder!r}", hint=f"choose from: {', '.join(available('decoders'))}"
@@ -242,15 +246,17 @@ def _settle(store: Store, options: IndexOptions) -> tuple[EncoderSpec, Windows]:
         raise InputError(
             f"a clip of {clip_s:g} s every {stride_s:g} s is too much", hint=f"overlap at most {_MOST_OVERLAP} clips"
         )
-    return spec, Windows(clip_s, stride_s, spec.space.frames, segment=segment, skip_still=options.skip_still)
+    windows = Windows(clip_s, stride_s, frames=0, segment=segment, skip_still=options.skip_still)
+    spaces = [spec.space for spec in specs]
+    return specs, {s.name: View(replace(windows, frames=s.frames), s.preprocess) for s in spaces}
 
 
 @dataclass
 class _RunRecord:
-    """The row of the runs table, written once, however the run ends."""
+    """The rows of the runs table, one for each encoder, written once, however the run ends."""
 
     writer: StoreWriter
-    spec: EncoderSpec
+    specs: list[EncoderSpec]
     run_id: str
     root: Path
     options: IndexOptions
@@ -259,19 +265,19 @@ class _RunRecord:
     def write(self, state: str, committer: Committer) -> None:
         from importlib.metadata import version
 
-        space = self.spec.space
-        self.writer.record_run(
-            {
-                "run_id": self.run_id,
-                "command": f"index {printable(os.fsencode(self.root))}",
-                "options": json.dumps(asdict(self.options), default=str),
-                "encoder": self.spec.name,
-                "space": space.name,
-                "weights_digest": space.weights_digest,
-                "vidx_version": version("vidx"),
-                "started_at": self.started_at,
-                "finished_at": datetime.now(UTC),
-                "state": state,
-                "counts": json.dumps(committer.counts.as_dict()),
-            }
+        run = {
+            "run_id": self.run_id,
+            "command": f"index {printable(os.fsencode(self.root))}",
+            "options": json.dumps(asdict(self.options), default=str),
+            "vidx_version": version("vidx"),
+            "started_at": self.started_at,
+            "finished_at": datetime.now(UTC),
+            "state": state,
+            "counts": json.dumps(committer.counts.as_dict()),
+        }
+        self.writer.record_runs(
+            [
+                {**run, "encoder": spec.name, "space": spec.space.name, "weights_digest": spec.space.weights_digest}
+                for spec in self.specs
+            ]
         )

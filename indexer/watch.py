@@ -107,16 +107,16 @@ class Settling:
         return facts.mtime_ns > time.time_ns() - (_RECENT_S + self.settle_s) * 1e9
 
 
-class OneEncoder:
+class SameEncoders:
     """Builds an encoder once, for as long as the same one is asked for."""
 
     def __init__(self) -> None:
-        self._built: VideoTextEncoder | None = None
+        self._built: dict[str, VideoTextEncoder] = {}
 
     def __call__(self, spec: EncoderSpec) -> VideoTextEncoder:
-        if self._built is None or self._built.spec != spec:
-            self._built = encoders.build(spec)
-        return self._built
+        if spec.name not in self._built or self._built[spec.name].spec != spec:
+            self._built[spec.name] = encoders.build(spec)
+        return self._built[spec.name]
 
 
 def has_files(root: Path, store_path: Path) -> bool:

@@ -108,7 +108,8 @@ class Worker:
 
     def _message(self, job: Job, decoder: str, part: _Part | None) -> dict[str, Any]:
         options = self._options
-        asked: dict[str, Any] = {"kind": "windows", "windows": asdict(options.windows)}
+        views = [options.views[part.space] for part in job.parts]
+        asked: dict[str, Any] = {"kind": "windows", "windows": [asdict(view.windows) for view in views]}
         if part is not None:
             asked["part"] = {"first": part.first, "clips": RANGE_CLIPS}
         if job.resume is not None and job.resume.attempt.decoder == decoder:
@@ -123,7 +124,7 @@ class Worker:
             job.file.path_bytes,
             asked,
             decoder,
-            options.preprocess,
+            [view.preprocess for view in views],
             mode=options.mode,
             thumbnails=options.thumbnails,
             threads=threads,
@@ -148,7 +149,9 @@ def _read(job: Job, decoder: str, header: dict[str, Any], payloads: list[bytes],
         case "clip":
             if video is None:
                 raise ValueError("a clip of a video that was not opened")
-            return Clip(job, _clip(header, payloads, video), header["damaged"], header["number"])
+            if len(header["views"]) != len(job.parts):
+                raise ValueError("a clip for other spaces")
+            return Clip(job, _views(header, payloads, video), header["damaged"], header["number"])
         case "end":
             outcome = Outcome(**{f.name: header[f.name] for f in fields(Outcome)})
             return Ended(job, _if_still_the_same(job.file, outcome))
@@ -166,16 +169,19 @@ def _if_still_the_same(file: FoundFile, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _clip(header: dict[str, Any], payloads: list[bytes], video: Video) -> DecodedClip:
+def _views(header: dict[str, Any], payloads: list[bytes], video: Video) -> tuple[DecodedClip, ...]:
     def seconds(tick: int) -> float:
         return tick * video.time_base_num / video.time_base_den - video.time_origin_s
 
-    return DecodedClip(
-        start_s=header["start_s"],
-        end_s=header["end_s"],
-        frame_pts=tuple(header["frame_pts"]),
-        frame_pts_s=tuple(seconds(tick) for tick in header["frame_pts"]),
-        pixels=np.frombuffer(payloads[0], np.uint8).reshape(header["shape"]),
-        thumbnail=payloads[1] or None,
-        thumbnail_pts=header["thumbnail_pts"],
+    return tuple(
+        DecodedClip(
+            start_s=header["start_s"],
+            end_s=header["end_s"],
+            frame_pts=tuple(view["frame_pts"]),
+            frame_pts_s=tuple(seconds(tick) for tick in view["frame_pts"]),
+            pixels=np.frombuffer(payloads[2 * at], np.uint8).reshape(view["shape"]),
+            thumbnail=payloads[2 * at + 1] or None,
+            thumbnail_pts=view["thumbnail_pts"],
+        )
+        for at, view in enumerate(header["views"])
     )

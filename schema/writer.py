@@ -29,7 +29,7 @@ _ID_BLOCK = 10_000
 
 @dataclass
 class Commit:
-    """Rows of one commit, as dictionaries by column name; `clips` hold `vector` as a float32 array.
+    """Rows of one commit, as dictionaries by column name; `clips`, by the name of the space, have float32 vectors.
 
     `unfinished` are the attempts that any of the clips belong to. A row of `files` whose state is
     `forgotten` is removed.
@@ -37,13 +37,17 @@ class Commit:
 
     unfinished: list[Unfinished] = field(default_factory=list)
     thumbnails: list[dict[str, Any]] = field(default_factory=list)
-    clips: list[dict[str, Any]] = field(default_factory=list)
+    clips: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     videos: list[dict[str, Any]] = field(default_factory=list)
     indexed: list[dict[str, Any]] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return any((self.thumbnails, self.clips, self.videos, self.indexed, self.files))
+        return any((self.thumbnails, self.n_clips, self.videos, self.indexed, self.files))
+
+    @property
+    def n_clips(self) -> int:
+        return sum(map(len, self.clips.values()))
 
 
 @contextmanager
@@ -93,7 +97,7 @@ class StoreWriter:
             self._write_facts(next_clip_id=self._next_clip_id + _ID_BLOCK)
         return first
 
-    def commit(self, space: str, commit: Commit) -> None:
+    def commit(self, commit: Commit) -> None:
         """Write one batch, table by table in the order that keeps readers consistent.
 
         Raises StoreError where the disk refuses; what earlier commits wrote is not touched.
@@ -102,8 +106,9 @@ class StoreWriter:
         with self._told():
             self._note_unfinished()
             self._append("thumbnails", tables.THUMBNAILS, commit.thumbnails)
-            if commit.clips:
-                write_deltalake(self._open(f"clips/{space}"), tables.clips_table(commit.clips), mode="append")
+            for space, clips in commit.clips.items():
+                if clips:
+                    write_deltalake(self._open(f"clips/{space}"), tables.clips_table(clips), mode="append")
             self._append("videos", tables.VIDEOS, commit.videos)
             make_durable(self.store.path)  # before anything claims it
             self._append("indexed", tables.INDEXED, commit.indexed)
@@ -136,10 +141,10 @@ class StoreWriter:
             _delete(self._open("videos"), "video_id", video_ids)
             make_durable(self.store.path)
 
-    def record_run(self, row: dict[str, Any]) -> None:
-        """Append one row to the runs table. Raises StoreError."""
+    def record_runs(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows to the runs table. Raises StoreError."""
         with self._told():
-            self._append("runs", tables.RUNS, [row])
+            self._append("runs", tables.RUNS, rows)
 
     def compact(self) -> None:
         """At the end of a run: drop what no longer counts, merge small files, strike out what is settled."""

@@ -58,13 +58,13 @@ class Archive:
             ]
             rows = [self._file(video_id, path) for path in paths]
             indexed |= {"n_clips": len(ids), "indexed_at": datetime.now(UTC)}
-            writer.commit(SPACE.name, Commit(thumbnails=thumbnails, clips=clips, indexed=[indexed], files=rows))
+            writer.commit(Commit(thumbnails=thumbnails, clips={SPACE.name: clips}, indexed=[indexed], files=rows))
         self.vectors[video_id], self.ids[video_id] = vectors, ids
 
     def forget(self, video_id: str, path: bytes) -> None:
         """No path leads to a video any more."""
         with writing(self.store) as writer:
-            writer.commit(SPACE.name, Commit(files=[self._file(video_id, path) | {"state": "forgotten"}]))
+            writer.commit(Commit(files=[self._file(video_id, path) | {"state": "forgotten"}]))
         del self.vectors[video_id], self.ids[video_id]
 
     @staticmethod

@@ -84,7 +84,7 @@ def recorded(archive: Archive, name: str, created_at: str | None, modified_at: d
     path = f"/{name}.mp4".encode()
     file = archive._file(name, path) | {"mtime_ns": int(modified_at.timestamp()) * 10**9}
     with writing(archive.store) as writer:
-        writer.commit(SPACE.name, Commit(videos=[row], files=[file]))
+        writer.commit(Commit(videos=[row], files=[file]))
 
 
 @pytest.fixture(scope="module")

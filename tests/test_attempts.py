@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import count
+from typing import Any
+
 import pytest
 
 from vidx.indexer.answers import Opened
 from vidx.indexer.attempts import Work
-from vidx.indexer.probe import Job, Resume
+from vidx.indexer.probe import Job, Part, Resume
 from vidx.schema.records import FoundFile, Outcome, Video
 from vidx.schema.unfinished import Unfinished
 
@@ -15,12 +18,17 @@ VIDEO = Video("v", 1, "mov", "h264", "yuv420p", 8, 8, 0, 1, 1, 1.0, 1, 60.0, 0.0
 DIED = Outcome("failed", "pyav: crashed; decord: crashed", 0.0)
 
 
+def a_job(**part: Any) -> Job:
+    return Job(FILE, "v", (Part("s", **part),))
+
+
 def work(*n_clips: int, replaces: bool = False) -> Work:
     """A job of six clips with one attempt for each number of clips."""
-    job = Job(FILE, "v", replaces=replaces)
-    made = Work.of(job)
+    job = a_job(replaces=replaces)
+    made = Work.of(job)["s"]
+    ids = count(0, 10)
     for number, n in enumerate(n_clips):
-        made.open(Opened(job, VIDEO, 6, 0, f"decoder {number}", {"library": str(number)}), 10 * number)
+        made.open(Opened(job, VIDEO, 6, 0, f"decoder {number}", {"library": str(number)}), lambda n: next(ids))
         made.attempts[-1].n_clips, made.attempts[-1].end_s = n, 10.0 * n
     return made
 
@@ -37,7 +45,7 @@ def test_without_any_clip_it_failed() -> None:
     outcome, attempt = work(0, 0).settle(DIED)
     assert outcome == DIED
     assert attempt is not None
-    assert Work.of(Job(FILE, "v")).settle(DIED) == (DIED, None)
+    assert Work.of(a_job())["s"].settle(DIED) == (DIED, None)
 
 
 @pytest.mark.parametrize("state", ["ok", "partial"])
@@ -55,9 +63,9 @@ def test_part_of_a_video_does_not_replace_the_whole_of_it() -> None:
 
 def test_an_attempt_that_resumes_counts_what_is_committed() -> None:
     earlier = Unfinished("v", "s", "{}", "pyav", "exact", {}, "cpu", "float32", 7, 6, True)
-    job = Job(FILE, "v", resume=Resume(earlier, 3, 30.0))
-    resumed = Work.of(job)
-    resumed.open(Opened(job, VIDEO, 6, 3, "pyav", {}), 7)
+    job = a_job(resume=Resume(earlier, 3, 30.0))
+    resumed = Work.of(job)["s"]
+    resumed.open(Opened(job, VIDEO, 6, 3, "pyav", {}), lambda n: pytest.fail("it has ids"))
     assert (resumed.attempts[-1].n_clips, resumed.attempts[-1].end_s) == (3, 30.0)
     outcome, attempt = resumed.settle(DIED)
     assert (outcome.state, outcome.first_bad_s) == ("partial", 30.0)

@@ -20,17 +20,19 @@ import pytest
 
 from vidx.decoders import pyav
 from vidx.errors import EncoderBroken
-from vidx.indexer.answers import Clip, DecodeOptions, Ended, Opened
+from vidx.indexer.answers import Clip, DecodeOptions, Ended, Opened, View
 from vidx.indexer.decode import decode
 from vidx.indexer.encode import EncodedClip, encode
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Duplicate, Found, Job, Resume
+from vidx.indexer.probe import Duplicate, Found, Job, Part, Resume
 from vidx.indexer.process import Limits
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import DecodedClip, FoundFile, Preprocess
 from vidx.schema.unfinished import Unfinished
 
 _STALL_S = 3.0  # long enough for a new process to come up on a busy machine
+_SPACE = "space"
+_WINDOWS = Windows(2.0, 2.0, 4)
 _SQUARE = Preprocess(short_side_px=48, crop_px=48)
 _BIG = Preprocess(short_side_px=640, crop_px=640)  # a clip is far larger than a pipe holds
 
@@ -99,7 +101,7 @@ def clip_file(make_video, tmp_path_factory) -> Path:
 def job(path: Path) -> Job:
     facts = path.stat()
     file = FoundFile(str(path.parent), os.fsencode(path), facts.st_size, facts.st_mtime_ns, facts.st_dev)
-    return Job(file, f"id of {path.name}")
+    return Job(file, f"id of {path.name}", (Part(_SPACE),))
 
 
 def jobs_named(folder: Path, source: Path, *names: str) -> list[Job]:
@@ -115,11 +117,10 @@ def options(tmp_path):
     seconds give three clips."""
     with open(tmp_path / "decode.log", "wb") as log:
 
-        def make(**changes) -> DecodeOptions:
+        def make(windows=_WINDOWS, preprocess=_SQUARE, **changes) -> DecodeOptions:
             settings = {
                 "decoders": ("pyav",),
-                "preprocess": _SQUARE,
-                "windows": Windows(2.0, 2.0, 4),
+                "views": {_SPACE: View(windows, preprocess)},
                 "thumbnails": True,
                 "workers": 1,
                 "limits": Limits(),
@@ -185,14 +186,14 @@ def test_a_job_gives_its_facts_its_clips_in_order_and_one_end(clip_file, options
     assert (opened.job, opened.n_clips, opened.video.video_id) == (wanted, 3, wanted.video_id)
     assert (opened.video.n_frames, opened.video.codec) == (50, "h264")
     assert [type(answer) for answer in clips] == [Clip] * 3
-    assert [(answer.clip.start_s, answer.clip.end_s) for answer in clips] == [(0, 2), (2, 4), (4, 5)]
-    assert [grey_numbers(answer.clip) for answer in clips] == [[2, 7, 12, 17], [22, 27, 32, 37], [41, 43, 46, 48]]
-    assert clips[0].clip.frame_pts_s == pytest.approx((0.2, 0.7, 1.2, 1.7))
+    assert [(answer.views[0].start_s, answer.views[0].end_s) for answer in clips] == [(0, 2), (2, 4), (4, 5)]
+    assert [grey_numbers(answer.views[0]) for answer in clips] == [[2, 7, 12, 17], [22, 27, 32, 37], [41, 43, 46, 48]]
+    assert clips[0].views[0].frame_pts_s == pytest.approx((0.2, 0.7, 1.2, 1.7))
     base = opened.video.time_base_num / opened.video.time_base_den
-    assert [tick * base for tick in clips[0].clip.frame_pts] == pytest.approx([0.2, 0.7, 1.2, 1.7])
-    assert clips[0].clip.pixels.shape == (4, 48, 48, 3)
-    assert clips[0].clip.thumbnail.startswith(b"\xff\xd8")
-    assert clips[0].clip.thumbnail_pts == clips[0].clip.frame_pts[2]
+    assert [tick * base for tick in clips[0].views[0].frame_pts] == pytest.approx([0.2, 0.7, 1.2, 1.7])
+    assert clips[0].views[0].pixels.shape == (4, 48, 48, 3)
+    assert clips[0].views[0].thumbnail.startswith(b"\xff\xd8")
+    assert clips[0].views[0].thumbnail_pts == clips[0].views[0].frame_pts[2]
     assert isinstance(ended, Ended)
     assert (ended.outcome.state, ended.outcome.reason, ended.outcome.first_bad_s) == ("ok", None, None)
     assert ended.outcome.versions["av"] == av.__version__
@@ -200,12 +201,12 @@ def test_a_job_gives_its_facts_its_clips_in_order_and_one_end(clip_file, options
 
 def test_without_thumbnails_none_are_made(clip_file, options):
     answers = decode(iter([job(clip_file)]), options(thumbnails=False))
-    assert [answer.clip.thumbnail for answer in answers if isinstance(answer, Clip)] == [None] * 3
+    assert [answer.views[0].thumbnail for answer in answers if isinstance(answer, Clip)] == [None] * 3
 
 
 def test_overlapping_windows_each_get_their_own_frames(clip_file, options):
     answers = decode(iter([job(clip_file)]), options(windows=Windows(2.0, 0.5, 4)))
-    clips = [answer.clip for answer in answers if isinstance(answer, Clip)]
+    clips = [answer.views[0] for answer in answers if isinstance(answer, Clip)]
     assert [grey_numbers(clip) for clip in clips] == [[5 * at + k for k in (2, 7, 12, 17)] for at in range(7)]
 
 
@@ -227,7 +228,7 @@ def test_several_workers_keep_each_jobs_answers_in_order(clip_file, options, tmp
     assert set(outcomes(answers).values()) == {("ok", None)}
     for one in wanted:
         kinds = [type(answer) for answer in of(answers, one)]
-        starts = [answer.clip.start_s for answer in of(answers, one) if isinstance(answer, Clip)]
+        starts = [answer.views[0].start_s for answer in of(answers, one) if isinstance(answer, Clip)]
         assert (kinds, starts) == ([Opened, Clip, Clip, Clip, Ended], [0, 2, 4])
 
 
@@ -328,19 +329,19 @@ def resumed(path: Path, n_done: int, **changes) -> Job:
     """A job of which an earlier run has committed clips."""
     made = {"plan": "{}", "decoder": "pyav", "decode_mode": "exact", "versions": pyav.VERSIONS, "device": "cpu"}
     rest = {"precision": "float32", "first_clip_id": 7, "n_planned": 3, "resumable": True}
-    attempt = Unfinished("id", "space", **{**made, **rest, **changes})
-    return replace(job(path), resume=Resume(attempt, n_done, 2.0 * n_done))
+    attempt = Unfinished("id", _SPACE, **{**made, **rest, **changes})
+    return replace(job(path), parts=(Part(_SPACE, resume=Resume(attempt, n_done, 2.0 * n_done)),))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_done", [1, 2, 3])
 def test_a_job_goes_on_behind_the_clips_that_are_committed(n_done, clip_file, options):
-    whole = [answer.clip for answer in decode(iter([job(clip_file)]), options()) if isinstance(answer, Clip)]
+    whole = [answer.views[0] for answer in decode(iter([job(clip_file)]), options()) if isinstance(answer, Clip)]
     opened, *clips, ended = decode(iter([resumed(clip_file, n_done)]), options())
     assert (opened.skipped, opened.n_clips, ended.outcome.state) == (n_done, 3, "ok")
-    assert [clip.clip.frame_pts for clip in clips] == [clip.frame_pts for clip in whole[n_done:]]
+    assert [clip.views[0].frame_pts for clip in clips] == [clip.frame_pts for clip in whole[n_done:]]
     for clip, same in zip(clips, whole[n_done:], strict=True):
-        assert np.array_equal(clip.clip.pixels, same.pixels)
+        assert np.array_equal(clip.views[0].pixels, same.pixels)
 
 
 @pytest.mark.parametrize("changes", [{"versions": {"av": "0"}}, {"n_planned": 4}, {"decoder": "other"}])
@@ -362,8 +363,10 @@ def test_a_job_that_meets_damage_after_it_resumed_is_decoded_in_one_go(make_vide
     assert [answer.skipped for answer in answers if isinstance(answer, Opened)] == [2, 0]
     again = answers[[isinstance(a, Opened) and a.skipped == 0 for a in answers].index(True) :]
     whole = list(decode(iter([job(path)]), options()))
-    assert [a.clip.frame_pts for a in again[1:-1]] == [a.clip.frame_pts for a in whole[1:-1]]
-    assert all(np.array_equal(a.clip.pixels, b.clip.pixels) for a, b in zip(again[1:-1], whole[1:-1], strict=True))
+    assert [a.views[0].frame_pts for a in again[1:-1]] == [a.views[0].frame_pts for a in whole[1:-1]]
+    assert all(
+        np.array_equal(a.views[0].pixels, b.views[0].pixels) for a, b in zip(again[1:-1], whole[1:-1], strict=True)
+    )
     assert answers[-1].outcome.state == "partial"
 
 
@@ -474,16 +477,17 @@ _PARENT = """
 import os, sys
 sys.path.insert(0, {folder!r})
 from pathlib import Path
-from vidx.indexer.answers import DecodeOptions
+from vidx.indexer.answers import DecodeOptions, View
 from vidx.indexer.decode import decode
 from vidx.indexer.process import Limits
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Job
+from vidx.indexer.probe import Job, Part
 from vidx.schema.records import FoundFile, Preprocess
 path = Path({path!r})
-wanted = Job(FoundFile("/", os.fsencode(path), 1, 1, 1), "id")
+wanted = Job(FoundFile("/", os.fsencode(path), 1, 1, 1), "id", (Part("s"),))
+views = {{"s": View(Windows(2, 2, 4), Preprocess(48, 48))}}
 with open(os.devnull, "wb") as log:
-    options = DecodeOptions(("naughty",), Preprocess(48, 48), Windows(2, 2, 4), True, 1, Limits(), log)
+    options = DecodeOptions(("naughty",), views, True, 1, Limits(), log)
     for _ in decode(iter([wanted]), options):
         print("answer", flush=True)
 """
@@ -526,12 +530,13 @@ def encoder():
 
 
 def a_job(name: str) -> Job:
-    return Job(FoundFile("/", name.encode(), 1, 1, 1), name)
+    return Job(FoundFile("/", name.encode(), 1, 1, 1), name, (Part(_SPACE),))
 
 
 def a_clip(owner: Job, level: int) -> Clip:
     pixels = np.full((1, 2, 2, 3), level, np.uint8)
-    return Clip(owner, DecodedClip(level, level + 1, (level,), (float(level),), pixels, b"jpeg", level), False, level)
+    view = DecodedClip(level, level + 1, (level,), (float(level),), pixels, b"jpeg", level)
+    return Clip(owner, (view,), False, level)
 
 
 def an_end(owner: Job) -> Ended:
@@ -545,7 +550,7 @@ def test_batches_are_full_across_videos_but_for_the_last(encoder):
     answers = []
     for name, n_clips in (("a", 3), ("b", 0), ("c", 5), ("d", 2)):
         answers += [a_clip(a_job(name), next(levels)) for _ in range(n_clips)] + [an_end(a_job(name))]
-    encoded = list(encode(answers, encoder, 4))
+    encoded = list(encode(answers, {_SPACE: encoder}, 4))
     assert encoder.batches == [4, 4, 2]
     clips = [item for item in encoded if isinstance(item, EncodedClip)]
     assert [int(clip.vector.argmax()) for clip in clips] == list(range(10))
@@ -556,7 +561,7 @@ def test_batches_are_full_across_videos_but_for_the_last(encoder):
 def test_clips_come_before_their_end_whatever_is_mixed_between(encoder):
     a, b, skipped = a_job("a"), a_job("b"), Skipped("x", "hidden")
     answers = [a_clip(a, 1), a_clip(b, 2), skipped, an_end(b), a_clip(a, 3), an_end(a)]
-    encoded = list(encode(answers, encoder, 100))
+    encoded = list(encode(answers, {_SPACE: encoder}, 100))
     for owner, levels in ((a, [1, 3]), (b, [2])):
         own = of(encoded, owner)
         assert [item.start_s for item in own[:-1]] == levels
@@ -573,7 +578,7 @@ def test_what_is_no_clip_does_not_wait_for_a_batch(encoder):
             taken.append(answer)
             yield answer
 
-    encoded = encode(answers(), encoder, 2)
+    encoded = encode(answers(), {_SPACE: encoder}, 2)
     assert next(encoded).job.video_id == "empty"
     assert len(taken) == 1
     assert next(encoded) == Skipped("x", "hidden")
@@ -584,4 +589,4 @@ def test_what_is_no_clip_does_not_wait_for_a_batch(encoder):
 def test_vectors_that_are_no_numbers_end_the_run(encoder):
     encoder.broken = True
     with pytest.raises(EncoderBroken, match="not finite"):
-        list(encode([a_clip(a_job("a"), 1)], encoder, 1))
+        list(encode([a_clip(a_job("a"), 1)], {_SPACE: encoder}, 1))

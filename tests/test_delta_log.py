@@ -182,9 +182,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for at in range(2)
             ]
             opened.commit(
-                SPACE.name,
                 Commit(
-                    clips=clips,
+                    clips={SPACE.name: clips},
                     thumbnails=[{"video_id": video_id, "frame_pts": first, "image": b"jpeg"}],
                     videos=[dict.fromkeys(tables.VIDEOS.names) | {"video_id": video_id}],
                     indexed=[indexed],

@@ -69,7 +69,7 @@ def stored(store: Store, videos: dict[str, np.ndarray], stride_s: float = CLIP_S
             file: dict[str, Any] = dict.fromkeys(tables.FILES.names)
             path = f"/{video_id}.mp4"
             files.append(file | {"path": path, "path_bytes": path.encode(), "video_id": video_id, "state": "present"})
-        writer.commit(SPACE.name, Commit(clips=clips, indexed=indexed, files=files))
+        writer.commit(Commit(clips={SPACE.name: clips}, indexed=indexed, files=files))
     return store
 
 

@@ -46,7 +46,7 @@ def stored(store: Store, *paths: Path, **facts: Any) -> dict[str, Media]:
                 frames_s = video.timeline.seconds(np.array(clip.ticks)).tolist()
                 row = {"clip_id": number, "video_id": video_id, "start_s": clip.start_s, "end_s": clip.end_s}
                 row |= {"frame_pts": list(clip.ticks), "frame_pts_s": frames_s}
-                rows.clips.append({**row, "vector": np.eye(SPACE.dim, dtype=np.float32)[0]})
+                rows.clips.setdefault(SPACE.name, []).append({**row, "vector": np.eye(SPACE.dim, dtype=np.float32)[0]})
             indexed: dict[str, Any] = dict.fromkeys(tables.INDEXED.names) | {"video_id": video_id, "state": "ok"}
             indexed |= {"space": SPACE.name, "first_clip_id": first, "n_clips": len(clips)}
             rows.indexed.append({**indexed, "indexed_at": datetime.now(UTC)})
@@ -54,7 +54,7 @@ def stored(store: Store, *paths: Path, **facts: Any) -> dict[str, Media]:
             file = dict.fromkeys(tables.FILES.names) | {"path": printable(os.fsencode(path)), "video_id": video_id}
             rows.files.append({**file, "path_bytes": os.fsencode(path), "state": "present"})
             video.close()
-        opened.commit(SPACE.name, rows)
+        opened.commit(rows)
     found = media_of(Snapshot(store), [os.fsencode(path.name).hex() for path in paths])
     return {path.name: found[os.fsencode(path.name).hex()] for path in paths}
 

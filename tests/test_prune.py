@@ -358,7 +358,7 @@ def test_what_a_killed_run_had_begun_of_a_content_goes_with_it(archive: Archive,
     clip |= {"clip_id": first, "video_id": "gone", "vector": np.array(clip["vector"], np.float32)}
     attempt = Unfinished("gone", SPACE.name, "{}", "pyav", "exact", {}, "cpu", "float32", first, 9, resumable=True)
     with writing(archive.store) as writer:
-        writer.commit(SPACE.name, Commit(unfinished=[attempt], clips=[clip]))
+        writer.commit(Commit(unfinished=[attempt], clips={SPACE.name: [clip]}))
         writer.compact()
     assert first in rows(archive.store.path)[f"clips/{SPACE.name}"]
     prune(archive.store, prunable(archive.store))
@@ -424,7 +424,7 @@ def test_a_content_stays_as_long_as_a_path_that_stays_leads_to_it(
         for n in range(5)
     ]
     with writing(store) as writer:
-        writer.commit("s", Commit(videos=facts, indexed=claims, files=files))
+        writer.commit(Commit(videos=facts, indexed=claims, files=files))
     staying = [(f"v{content}", how) for content, how in paths if how != "missing"]
     found = prune(store, prunable(store))
     assert len(found.paths) == len(paths) - len(staying)

@@ -223,7 +223,7 @@ def commit_video(store: Store, path: Path, spans_s: Sequence[tuple[float, float]
         indexed |= {"first_clip_id": first, "n_clips": len(spans_s)}
         file = dict.fromkeys(tables.FILES.names) | {"path": str(path), "path_bytes": os.fsencode(path), "video_id": "v"}
         file |= {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "state": "present"}
-        opened.commit(SPACE.name, Commit(clips=clips, indexed=[indexed], files=[{**file, **known}]))
+        opened.commit(Commit(clips={SPACE.name: clips}, indexed=[indexed], files=[{**file, **known}]))
     return vectors
 
 

@@ -43,28 +43,30 @@ def attempt(
     row |= {"path": f"/{video_id}", "path_bytes": f"/{video_id}".encode(), "video_id": video_id, "state": "present"}
     return Commit(
         thumbnails=[{"video_id": video_id, "frame_pts": clip_id, "image": b"jpeg"} for clip_id in ids],
-        clips=[
-            {
-                "clip_id": clip_id,
-                "video_id": video_id,
-                "start_s": 10.0 * number,
-                "end_s": 10.0 * number + 10,
-                "frame_pts": [clip_id],
-                "frame_pts_s": [10.0 * number + 5],
-                "vector": np.eye(4, dtype=np.float32)[number % 4],
-            }
-            for number, clip_id in enumerate(ids)
-        ],
+        clips={space: [_clip(clip_id, video_id, number) for number, clip_id in enumerate(ids)]},
         videos=[video],
         indexed=[{**indexed, "n_clips": n_clips, "indexed_at": datetime.now(UTC)}],
         files=[row] if file else [],
     )
 
 
+def together(commit: Commit, other: Commit) -> Commit:
+    """Both, as one commit."""
+    clips = {space: [*commit.clips[space], *other.clips[space]] for space in commit.clips}
+    rest = {name: [*getattr(commit, name), *getattr(other, name)] for name in TABLE_WRITES if name != "clips"}
+    return Commit(clips=clips, **rest)
+
+
+def _clip(clip_id: int, video_id: str, number: int) -> dict[str, Any]:
+    times = {"start_s": 10.0 * number, "end_s": 10.0 * number + 10, "frame_pts_s": [10.0 * number + 5]}
+    vector = np.eye(4, dtype=np.float32)[number % 4]
+    return {"clip_id": clip_id, "video_id": video_id, **times, "frame_pts": [clip_id], "vector": vector}
+
+
 def add(opened: StoreWriter, video_id: str, n_clips: int, **options: Any) -> list[int]:
     """Commit an attempt; the ids of its clips."""
     first = opened.reserve_clip_ids(max(1, n_clips))
-    opened.commit(options.get("space", SPACE.name), attempt(first, video_id, n_clips, **options))
+    opened.commit(attempt(first, video_id, n_clips, **options))
     return list(range(first, first + n_clips))
 
 
@@ -104,7 +106,7 @@ def test_clips_that_no_indexed_row_claims_are_not_seen(opened: StoreWriter) -> N
     dogs = add(opened, "dogs", 1)
     unfinished = attempt(opened.reserve_clip_ids(4), "cats", 4)
     unfinished.indexed = []
-    opened.commit(SPACE.name, unfinished)
+    opened.commit(unfinished)
     assert live(Snapshot(opened.store)) == {"dogs": dogs}
 
 
@@ -112,7 +114,7 @@ def test_clips_outside_the_range_of_the_indexed_row_are_not_seen(opened: StoreWr
     first = opened.reserve_clip_ids(5)
     commit = attempt(first, "cats", 5)
     commit.indexed[0]["n_clips"] = 3
-    opened.commit(SPACE.name, commit)
+    opened.commit(commit)
     assert live(Snapshot(opened.store)) == {"cats": [first, first + 1, first + 2]}
 
 
@@ -120,7 +122,7 @@ def test_clips_in_the_range_of_another_video_are_not_seen(opened: StoreWriter) -
     cats = add(opened, "cats", 2)
     stray = attempt(cats[0], "stray", 2)
     stray.indexed = []
-    opened.commit(SPACE.name, stray)
+    opened.commit(stray)
     assert live(Snapshot(opened.store)) == {"cats": cats}
 
 
@@ -135,7 +137,7 @@ def test_a_video_whose_only_path_got_new_content_is_retired(opened: StoreWriter)
     first = opened.reserve_clip_ids(1)
     changed = attempt(first, "new", 1)
     changed.files[0] |= {"path": "/old", "path_bytes": b"/old"}
-    opened.commit(SPACE.name, changed)
+    opened.commit(changed)
     assert live(Snapshot(opened.store)) == {"new": [first]}
 
 
@@ -208,7 +210,7 @@ class SteppedWriter(threading.Thread):
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
 
     def run(self) -> None:
-        self._opened.commit(SPACE.name, self._commit)
+        self._opened.commit(self._commit)
 
     def write(self, real: Any, *arguments: Any, **options: Any) -> None:
         """Stands before a table write of the product."""
@@ -232,9 +234,7 @@ def test_a_snapshot_taken_between_any_table_writes_is_consistent(before_pin: lis
             opened.add_space(SPACE)
             old = add(opened, "cats", 2)
             new_first = opened.reserve_clip_ids(6)
-            commit, added = attempt(new_first, "cats", 3), attempt(new_first + 3, "dogs", 3)
-            for name in TABLE_WRITES:
-                getattr(commit, name).extend(getattr(added, name))
+            commit = together(attempt(new_first, "cats", 3), attempt(new_first + 3, "dogs", 3))
             stepped = SteppedWriter(opened, commit)
             for name in ("write_deltalake", "_upsert_files"):
                 real = getattr(writer, name)
@@ -269,7 +269,7 @@ from vidx.schema import writer
 from vidx.schema.store import Store
 
 sys.path.insert(0, sys.argv[1])
-from test_snapshot import SPACE, attempt
+from test_snapshot import attempt, together
 
 left = int(sys.argv[3])
 def count_down(real):
@@ -283,10 +283,7 @@ def count_down(real):
 writer.write_deltalake = count_down(writer.write_deltalake)
 writer._upsert_files = count_down(writer._upsert_files)
 with writer.writing(Store.open(Path(sys.argv[2]))) as opened:
-    commit, added = (attempt(opened.reserve_clip_ids(3), name, 3) for name in ("cats", "dogs"))
-    for name in ("thumbnails", "clips", "videos", "indexed", "files"):
-        getattr(commit, name).extend(getattr(added, name))
-    opened.commit(SPACE.name, commit)
+    opened.commit(together(*(attempt(opened.reserve_clip_ids(3), name, 3) for name in ("cats", "dogs"))))
 """
 
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from vidx.indexer import split as split_module
-from vidx.indexer.answers import Clip, DecodeOptions, Ended, Opened
+from vidx.indexer.answers import Clip, DecodeOptions, Ended, Opened, View
 from vidx.indexer.decode import decode
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Job, Resume
+from vidx.indexer.probe import Job, Part, Resume
 from vidx.indexer.process import Limits
 from vidx.schema.records import FoundFile, Preprocess
 from vidx.schema.unfinished import Unfinished
 
-RANGE = 4
+RANGE, SPACE = 4, "space"
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +43,10 @@ def log(tmp_path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def options(log: IO[bytes], **changes: Any) -> DecodeOptions:
+def options(log: IO[bytes], side_px: int = 32, **changes: Any) -> DecodeOptions:
     settings = {
         "decoders": ("pyav",),
-        "preprocess": Preprocess(32, 32),
-        "windows": Windows(2.0, 2.0, 4),
+        "views": {SPACE: View(Windows(2.0, 2.0, 4), Preprocess(side_px, side_px))},
         "thumbnails": True,
         "workers": 3,
         "limits": Limits(),
@@ -59,7 +58,7 @@ def options(log: IO[bytes], **changes: Any) -> DecodeOptions:
 def job_of(path: Path) -> Job:
     facts = path.stat()
     file = FoundFile(str(path.parent), os.fsencode(path), facts.st_size, facts.st_mtime_ns, facts.st_dev)
-    return Job(file, path.name)
+    return Job(file, path.name, (Part(SPACE),))
 
 
 def of_last_attempt(answers: list[Any]) -> tuple[Opened, dict[int, Clip], Ended]:
@@ -74,7 +73,7 @@ def of_last_attempt(answers: list[Any]) -> tuple[Opened, dict[int, Clip], Ended]
 
 def same(clips: dict[int, Clip], others: dict[int, Clip]) -> bool:
     def content(clip: Clip) -> tuple[Any, ...]:
-        made = clip.clip
+        [made] = clip.views
         return made.start_s, made.end_s, made.frame_pts, made.thumbnail, made.pixels.tobytes()
 
     return clips.keys() == others.keys() and all(content(clips[n]) == content(others[n]) for n in clips)
@@ -109,7 +108,8 @@ def test_a_resumed_video_is_shared_from_where_it_was_left(long_video: Path, log:
 
     made = {"plan": "{}", "decoder": "pyav", "decode_mode": "exact", "versions": pyav.VERSIONS, "device": "cpu"}
     rest = {"precision": "float32", "first_clip_id": 7, "n_planned": 20, "resumable": True}
-    resumed = replace(job_of(long_video), resume=Resume(Unfinished("id", "space", **made, **rest), 3, 6.0))
+    resume = Resume(Unfinished("id", SPACE, **made, **rest), 3, 6.0)
+    resumed = replace(job_of(long_video), parts=(Part(SPACE, resume=resume),))
     opened, clips, ended = of_last_attempt(list(decode(iter([resumed]), options(log))))
     assert (opened.skipped, ended.outcome.state) == (3, "ok")
     whole = alone(long_video, log)[1]
@@ -142,7 +142,7 @@ def noise(number: int, size: tuple[int, int]) -> np.ndarray:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
 def test_a_helper_that_dies_costs_nothing_but_time(long_video: Path, log: IO[bytes]) -> None:
     answers, killed = [], 0
-    for answer in decode(iter([job_of(long_video)]), options(log, preprocess=Preprocess(512, 512))):
+    for answer in decode(iter([job_of(long_video)]), options(log, side_px=512)):
         answers.append(answer)
         if len(answers) >= RANGE + 2 and not killed and len(children()) > 1:
             killed = children()[-1]

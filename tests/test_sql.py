@@ -59,7 +59,7 @@ def add(opened: StoreWriter, video_id: str, n_clips: int, path: str, space: Spac
     indexed |= {"first_clip_id": first, "n_clips": n_clips, "indexed_at": INDEXED_AT}
     video = dict.fromkeys(tables.VIDEOS.names) | {"video_id": video_id, "duration_s": 10.0 * n_clips, "width": 640}
     thumbnail = {"video_id": video_id, "frame_pts": 4, "image": bytes(range(256)) * 4}
-    opened.commit(space.name, Commit([], [thumbnail], clips, [video], [indexed], [{**file, "state": "present"}]))
+    opened.commit(Commit([], [thumbnail], {space.name: clips}, [video], [indexed], [{**file, "state": "present"}]))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vidx.indexer.answers import Clip, Ended, Opened
 from vidx.indexer.encode import EncodedClip, encode
-from vidx.indexer.probe import Job
+from vidx.indexer.probe import Job, Part
 from vidx.indexer.still import MOST_CHANGE, Extent, is_still
 from vidx.schema.records import DecodedClip, FoundFile, Outcome
 from vidx.schema.snapshot import Snapshot
@@ -120,14 +120,14 @@ def vector_of(clip: np.ndarray) -> np.ndarray:
 
 
 def job(name: str) -> Job:
-    return Job(FoundFile("/", f"/{name}".encode(), 1, 1, 1), name)
+    return Job(FoundFile("/", f"/{name}".encode(), 1, 1, 1), name, (Part("space"),))
 
 
 def clip_of(name: str, number: int, level: int) -> Clip:
     """A clip of plain grey."""
     pixels = np.full((_FRAMES, 16, 16, 3), level, np.uint8)
     clip = DecodedClip(10.0 * number, 10.0 * number + 10, (number,), (10.0 * number,), pixels, b"jpeg", number)
-    return Clip(job(name), clip, damaged=False, number=number)
+    return Clip(job(name), (clip,), damaged=False, number=number)
 
 
 def opened(name: str) -> Opened:
@@ -166,7 +166,7 @@ def expected_levels(levels: list[int]) -> list[int]:
 def test_a_still_clip_gets_the_vector_of_the_last_encoded_one_of_its_own_video(mixture, batch_size):
     videos, mixed = mixture
     encoder = Recorder()
-    out = list(encode(iter(mixed), encoder, batch_size, skip_still=True))
+    out = list(encode(iter(mixed), {"space": encoder}, batch_size, skip_still=True))
     for name, levels in videos.items():
         own = [answer for answer in out if answer.job.video_id == name]
         assert isinstance(own[0], Opened)
@@ -189,7 +189,7 @@ def changes(sources: list[int]) -> Iterator[int]:
 def test_without_the_option_every_clip_is_encoded_and_every_batch_but_the_last_is_full(mixture, batch_size):
     videos, mixed = mixture
     encoder = Recorder()
-    out = list(encode(iter(mixed), encoder, batch_size))
+    out = list(encode(iter(mixed), {"space": encoder}, batch_size))
     n_clips = sum(map(len, videos.values()))
     assert sum(isinstance(answer, EncodedClip) for answer in out) == n_clips
     n_full, rest = divmod(n_clips, batch_size)
@@ -199,7 +199,7 @@ def test_without_the_option_every_clip_is_encoded_and_every_batch_but_the_last_i
 def test_a_video_that_is_decoded_anew_starts_with_a_clip_of_its_own():
     again = [opened("a"), clip_of("a", 0, 50), opened("a"), clip_of("a", 0, 53), Ended(job("a"), Outcome("ok"))]
     encoder = Recorder()
-    list(encode(iter(again), encoder, 8, skip_still=True))
+    list(encode(iter(again), {"space": encoder}, 8, skip_still=True))
     assert encoder.seen == [50, 53]
 
 
@@ -213,7 +213,7 @@ def test_a_long_still_video_does_not_pile_up_behind_a_batch_that_never_fills():
             taken += 1
             yield clip_of("a", number, 70 + number % 3)
 
-    lags = [taken - given for given, _ in enumerate(encode(source(), Recorder(), 8, skip_still=True))]
+    lags = [taken - given for given, _ in enumerate(encode(source(), {"space": Recorder()}, 8, skip_still=True))]
     assert max(lags) <= 64
     assert max(lags[100:]) <= 1
 

@@ -48,7 +48,7 @@ def one_clip(clip_id: int, path: str, video_id: str = "v") -> Commit:
     }
     file = dict.fromkeys(tables.FILES.names)
     file |= {"path": path, "path_bytes": path.encode(), "video_id": video_id, "state": "present"}
-    return Commit(clips=[clip], indexed=[{**indexed, "indexed_at": datetime.now(UTC)}], files=[file])
+    return Commit(clips={SPACE.name: [clip]}, indexed=[{**indexed, "indexed_at": datetime.now(UTC)}], files=[file])
 
 
 def test_a_new_store_is_empty_and_can_be_opened_again(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_create_completes_what_an_interrupted_create_left(
     assert Snapshot(store).versions() == dict.fromkeys(tables.SINGLE, 0)
     with writing(store) as opened:
         opened.add_space(SPACE)
-        opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), "/a.mp4"))
+        opened.commit(one_clip(opened.reserve_clip_ids(1), "/a.mp4"))
     assert Snapshot(store).rows("SELECT video_id FROM files") == [("v",)]
 
 
@@ -172,7 +172,7 @@ def test_a_table_with_a_broken_log_is_damage_that_names_the_table(store: Store) 
 def test_a_lost_parquet_file_is_damage(store: Store) -> None:
     with writing(store) as opened:
         opened.add_space(SPACE)
-        opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), "/a.mp4"))
+        opened.commit(one_clip(opened.reserve_clip_ids(1), "/a.mp4"))
     [part] = (store.path / "indexed").glob("*.parquet")
     part.unlink()
     with pytest.raises(StoreDamaged):
@@ -219,7 +219,7 @@ def check_end_to_end(store: Store) -> None:
     with writing(store) as opened:
         opened.add_space(SPACE)
         for path in ("/a.mp4", "/b.mp4"):
-            opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), path))
+            opened.commit(one_clip(opened.reserve_clip_ids(1), path))
         opened.compact()
     snapshot = Snapshot(Store.open(store.path))
     assert snapshot.rows(f"SELECT clip_id, vector[1] FROM {snapshot.clips(SPACE.name)}") == [(1, 1.0)]
@@ -276,7 +276,7 @@ def test_a_file_seen_again_keeps_one_row(store: Store) -> None:
     with writing(store) as opened:
         opened.add_space(SPACE)
         for path in ("/a.mp4", "/a.mp4", "/b.mp4"):
-            opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), path))
+            opened.commit(one_clip(opened.reserve_clip_ids(1), path))
     assert Snapshot(store).rows("SELECT path FROM files ORDER BY path") == [("/a.mp4",), ("/b.mp4",)]
 
 
@@ -285,7 +285,7 @@ def test_compaction_merges_small_files_and_changes_no_row(store: Store) -> None:
     with writing(store) as opened:
         opened.add_space(SPACE)
         for number in range(12):
-            opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), f"/{number}.mp4", f"v{number}"))
+            opened.commit(one_clip(opened.reserve_clip_ids(1), f"/{number}.mp4", f"v{number}"))
         before = rows_of_all_tables(store)
         assert len(DeltaTable(store.path / "clips" / SPACE.name).file_uris()) == 12
         opened.compact()
@@ -302,7 +302,7 @@ def test_compaction_drops_what_no_longer_counts_and_what_can_be_resumed_stays(st
         first = opened.reserve_clip_ids(12)
         pieces = [one_clip(first + number, "/v.mp4") for number in range(12)]
         for piece, video_id in zip(pieces, "vvvvvuuwwwwx", strict=True):
-            (clip,) = piece.clips
+            (clip,) = piece.clips[SPACE.name]
             clip["video_id"] = video_id
             piece.thumbnails = [{"video_id": video_id, "frame_pts": clip["clip_id"], "image": b"jpeg"}]
             clip["frame_pts"] = [clip["clip_id"]]
@@ -313,7 +313,7 @@ def test_compaction_drops_what_no_longer_counts_and_what_can_be_resumed_stays(st
             pieces[at].indexed, pieces[at].files = part.indexed, part.files
         pieces[7].unfinished, pieces[11].unfinished = [resumable], [damaged]
         for piece in pieces:
-            opened.commit(SPACE.name, piece)
+            opened.commit(piece)
         snapshot = Snapshot(store)
         live = snapshot.rows(f"SELECT clip_id FROM {snapshot.clips(SPACE.name)} ORDER BY 1")
         opened.compact()
@@ -336,7 +336,7 @@ def test_a_reader_that_began_before_compaction_still_reads_its_snapshot(store: S
     with writing(store) as opened:
         opened.add_space(SPACE)
         for _ in range(12):
-            opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), "/a.mp4"))
+            opened.commit(one_clip(opened.reserve_clip_ids(1), "/a.mp4"))
         early = Snapshot(store)
         opened.compact()
     assert early.rows(f"SELECT count(*) FROM {early.all_clips(SPACE.name)}") == [(12,)]
@@ -354,11 +354,11 @@ def test_a_full_disk_is_a_store_error_and_keeps_earlier_commits(store: Store, mo
 
     with writing(store) as opened:
         opened.add_space(SPACE)
-        opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), "/a.mp4"))
+        opened.commit(one_clip(opened.reserve_clip_ids(1), "/a.mp4"))
         with monkeypatch.context() as full:
             full.setattr(writer, "write_deltalake", no_space)
             with pytest.raises(StoreError, match="No space left on device"):
-                opened.commit(SPACE.name, one_clip(opened.reserve_clip_ids(1), "/b.mp4"))
+                opened.commit(one_clip(opened.reserve_clip_ids(1), "/b.mp4"))
     assert Snapshot(store).rows("SELECT path FROM files") == [("/a.mp4",)]
 
 

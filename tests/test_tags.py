@@ -281,8 +281,8 @@ def scattered(archive: Archive, sizes: Sequence[int], seed: int = 0) -> None:
             ]
         order = rng.permutation(len(clips)).tolist()
         for part in range(4):
-            writer.commit(SPACE.name, Commit(clips=[clips[at] for at in order[part::4]]))
-        writer.commit(SPACE.name, Commit(indexed=indexed, files=files))
+            writer.commit(Commit(clips={SPACE.name: [clips[at] for at in order[part::4]]}))
+        writer.commit(Commit(indexed=indexed, files=files))
 
 
 def blocks(store: Store, n_clips: int) -> Iterator[Any]:

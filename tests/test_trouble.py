@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from vidx.config import IndexOptions
-from vidx.indexer.answers import DecodeOptions, Ended, Opened
+from vidx.indexer.answers import DecodeOptions, Ended, Opened, View
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import decode
 from vidx.indexer.encode import EncodedClip
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Duplicate, Job, Wanted, probe
+from vidx.indexer.probe import Duplicate, Job, Part, Wanted, probe
 from vidx.indexer.process import Limits
 from vidx.schema.records import FoundFile, Outcome, Preprocess, Video
 from vidx.schema.snapshot import Snapshot
@@ -46,7 +46,7 @@ def found(path: Path) -> FoundFile:
 
 
 def committer(writer: StoreWriter) -> Committer:
-    return Committer(writer, SPACE.name, IndexOptions(), lambda: PROVENANCE)
+    return Committer(writer, IndexOptions(), lambda space: PROVENANCE)
 
 
 def attempt(job: Job, outcome: Outcome) -> list[Any]:
@@ -54,7 +54,7 @@ def attempt(job: Job, outcome: Outcome) -> list[Any]:
     vector = np.eye(4, dtype=np.float32)[0]
     return [
         Opened(job, VIDEO, 1, 0, "pyav", {}),
-        EncodedClip(job, 0, 0.0, 1.0, (0,), (0.0,), vector, None, 0),
+        EncodedClip(job, SPACE.name, 0, 0.0, 1.0, (0,), (0.0,), vector, None, 0),
         Ended(job, outcome),
     ]
 
@@ -69,15 +69,16 @@ def test_what_was_decoded_from_a_file_that_changed_meanwhile_is_not_held_for_its
     change: str, make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = make_video(tmp_path / "a.mp4")
-    job = Job(found(path), "its content before")
+    job = Job(found(path), "its content before", (Part(SPACE.name),))
     if change == "grows":
         path.write_bytes(path.read_bytes() + b"\0" * 8)
     elif change == "is replaced":
         make_video(path, n_frames=20)
     else:
         path.unlink()
+    views = {SPACE.name: View(Windows(2.0, 2.0, 1), SPACE.preprocess)}
     with open(tmp_path / "log", "wb") as log:
-        options = DecodeOptions(("pyav",), Preprocess(8, 8), Windows(2.0, 2.0, 1), False, 1, Limits(), log)
+        options = DecodeOptions(("pyav",), views, False, 1, Limits(), log)
         *_, last = decode(iter([job]), options)
     assert isinstance(last, Ended)
     assert last.outcome.state == "unreadable"
@@ -85,7 +86,7 @@ def test_what_was_decoded_from_a_file_that_changed_meanwhile_is_not_held_for_its
 
 def test_a_file_that_could_not_be_read_is_failed_and_its_content_is_not(store: Store, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
-    job = Job(found(tmp_path / "a.mp4"), "v")
+    job = Job(found(tmp_path / "a.mp4"), "v", (Part(SPACE.name),))
     with writing(store) as writer:
         writer.add_space(SPACE)
         commits = committer(writer)
@@ -107,7 +108,7 @@ def test_a_copy_of_a_file_that_could_not_be_read_keeps_one_row_and_is_taken_by_t
     with writing(store) as writer:
         writer.add_space(SPACE)
         commits = committer(writer)
-        job = Job(first, "v")
+        job = Job(first, "v", (Part(SPACE.name),))
         opened, clip, ended = attempt(job, Outcome("unreadable", "changed"))
         done = [file for item in (opened, Duplicate(copy, "v"), clip, ended) for file in commits.take(item)]
         commits.flush()
@@ -117,7 +118,7 @@ def test_a_copy_of_a_file_that_could_not_be_read_keeps_one_row_and_is_taken_by_t
         (str(tmp_path / "a.mp4"), "unreadable"),
         (str(tmp_path / "b.mp4"), "present"),
     ]
-    wanted = Wanted(SPACE.name, "{}", False, None, False, lambda attempt: False, lambda path: None)
+    wanted = Wanted({SPACE.name: "{}"}, False, None, False, lambda attempt: False, lambda path: None)
     again = list(probe([first, copy], snapshot, wanted, []))
     assert any(isinstance(item, Job) and item.video_id == "v" for item in again)
 
@@ -128,9 +129,10 @@ def test_a_failed_attempt_at_another_plan_takes_no_clips_away(store: Store, tmp_
     with writing(store) as writer:
         writer.add_space(SPACE)
         commits = committer(writer)
-        for item in attempt(Job(file, "v"), Outcome("ok")):
+        for item in attempt(Job(file, "v", (Part(SPACE.name),)), Outcome("ok")):
             commits.take(item)
-        commits.take(Ended(Job(file, "v", replaces=True), Outcome("failed", "the decoder crashed")))
+        again = Job(file, "v", (Part(SPACE.name, replaces=True),))
+        commits.take(Ended(again, Outcome("failed", "the decoder crashed")))
         commits.flush()
     assert live(store) == [(0, "v")]
     assert commits.counts.as_dict()["failed"] == 1
@@ -140,7 +142,7 @@ def test_ctrl_c_during_a_commit_waits_for_its_end_and_nothing_is_written_twice(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
-    job = Job(found(tmp_path / "a.mp4"), "v")
+    job = Job(found(tmp_path / "a.mp4"), "v", (Part(SPACE.name),))
     with writing(store) as writer:
         writer.add_space(SPACE)
         commits = committer(writer)

@@ -21,7 +21,7 @@ import pytest
 from vidx.errors import InputError
 from vidx.indexer import watch
 from vidx.indexer.walk import Skipped, walk
-from vidx.indexer.watch import OneEncoder, Settling, is_written, rounds
+from vidx.indexer.watch import SameEncoders, Settling, is_written, rounds
 from vidx.schema.lock import locked
 from vidx.schema.records import FoundFile
 from vidx.schema.store import Store
@@ -209,7 +209,7 @@ def test_without_watchfiles_a_line_says_what_to_install(root: Path, monkeypatch:
 
 def test_an_encoder_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidx.encoders.build", lambda spec: SimpleNamespace(spec=spec))
-    build: Any = OneEncoder()
+    build: Any = SameEncoders()
     assert build("a") is build("a")
     assert build("b").spec == "b"
 

@@ -93,7 +93,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
                 vector = rng.standard_normal(SPACE.dim).astype(np.float32)
                 vectors[first + at] = vector / np.linalg.norm(vector)
                 clips.append(Clip(first + at, at, video, paths, state))
-                rows.clips.append(
+                rows.clips.setdefault(SPACE.name, []).append(
                     {
                         "clip_id": first + at,
                         "video_id": video_id,
@@ -104,7 +104,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
                         "vector": vectors[first + at],
                     }
                 )
-        opened.commit(SPACE.name, rows)
+        opened.commit(rows)
     return Archive(store, Snapshot(store), clips, vectors)
 
 

@@ -19,10 +19,11 @@ from vidx.vectors._selection import Selection, each, read_mapped
 NEEDS_GATE = True
 
 _CANDIDATES = 4  # times k; half precision swaps only close scores
-_TRAINED_ON = 64  # vectors a cluster
+_TRAINED_ON, _ROUNDS = 32, 4  # vectors a cluster, and how often centres are moved
+_VECTORS_A_CLUSTER = 256
 _LEAST_CLUSTERS, _MOST_CLUSTERS = 16, 65_536
 _BLOCK_ROWS = 65_536
-_ROTATED_DIM, _REFINED = 128, 16  # how centres are found while building
+_ROTATED_DIM, _REFINED = 128, 64  # how centres are found while building
 
 
 def build(vectors: np.ndarray, seed: int = 0) -> IvfIndex:
@@ -32,7 +33,7 @@ def build(vectors: np.ndarray, seed: int = 0) -> IvfIndex:
     codes = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(dim), dim, clusters, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
     )
-    codes.cp.seed, codes.cp.niter, codes.cp.min_points_per_centroid = seed + 1, 10, 1
+    codes.cp.seed, codes.cp.niter, codes.cp.min_points_per_centroid = seed + 1, _ROUNDS, 1
     codes.cp.max_points_per_centroid = _TRAINED_ON
     codes.cp.spherical = False  # scaled centres rank loose clusters too high, and fill them unevenly
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[: clusters * _TRAINED_ON])
@@ -50,8 +51,7 @@ def build(vectors: np.ndarray, seed: int = 0) -> IvfIndex:
 def _quick_nearest(dim: int, seed: int) -> faiss.Index:
     """An index that finds the nearest of thousands of centres in half the time: a few by fewer numbers, then exactly.
 
-    A random rotation keeps scores nearly (Johnson and Lindenstrauss 1984); at 512 numbers and 16,384 centres, 994 of
-    1,000 vectors get their very nearest centre, and the others one as good to the third decimal.
+    A random rotation keeps scores nearly (Johnson and Lindenstrauss 1984).
     """
     if dim < 2 * _ROTATED_DIM:
         return faiss.IndexFlatIP(dim)
@@ -63,8 +63,11 @@ def _quick_nearest(dim: int, seed: int) -> faiss.Index:
 
 
 def n_clusters(n: int) -> int:
-    """A power of two near four times the square root of the number of vectors, with enough of them in each."""
-    wanted = 2 ** round(np.log2(max(4 * np.sqrt(n), 1)))
+    """A power of two near four times the square root of the number of vectors, and one for 256 of them in large archives.
+
+    An archive has the more scenes the larger it is, and a scene that shares its centre with others is not found.
+    """
+    wanted = 2 ** round(np.log2(max(4 * np.sqrt(n), n / _VECTORS_A_CLUSTER, 1)))
     return int(min(np.clip(wanted, _LEAST_CLUSTERS, _MOST_CLUSTERS), max(n, 1)))
 
 
