@@ -108,15 +108,17 @@ class Settling:
 
 
 class SameEncoders:
-    """Builds an encoder once, for as long as the same one is asked for."""
+    """Builds each encoder once, however often it is asked for."""
 
     def __init__(self) -> None:
-        self._built: dict[str, VideoTextEncoder] = {}
+        self._built: list[VideoTextEncoder] = []
 
     def __call__(self, spec: EncoderSpec) -> VideoTextEncoder:
-        if spec.name not in self._built or self._built[spec.name].spec != spec:
-            self._built[spec.name] = encoders.build(spec)
-        return self._built[spec.name]
+        for encoder in self._built:
+            if encoder.spec == spec:
+                return encoder
+        self._built.append(encoders.build(spec))
+        return self._built[-1]
 
 
 def has_files(root: Path, store_path: Path) -> bool:
