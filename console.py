@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,28 @@ from vidx.indexer.commit import FileDone
 from vidx.indexer.run import Done
 from vidx.indexer.walk import count_files
 
+_REFRESH_S = 0.1
+_LINES = 1000
+
 
 def print_events(events: Iterable[FileDone | Done], _root: Path, _options: IndexOptions) -> dict[str, int]:
     """One JSON object a line on standard output; returns the account."""
-    for event in events:
-        if isinstance(event, Done):
-            counts = event.counts
-            line: dict[str, Any] = {"event": "done", **counts, "seconds": event.seconds}
-        else:
-            line = {"event": "file", **vars(event), "hours": round(event.hours, 6)}
-        print(json.dumps(line), flush=line.get("state") != "unchanged")  # nobody waits for those, and they are many
+    lines: list[str] = []
+    try:
+        for event in events:
+            if isinstance(event, Done):
+                counts = event.counts
+                line: dict[str, Any] = {"event": "done", **counts, "seconds": event.seconds}
+            else:
+                line = {"event": "file", **vars(event), "hours": round(event.hours, 6)}
+            lines.append(json.dumps(line))
+            # Nobody waits for unchanged files, they are many, and each write has to wait for the threads that decode.
+            if line.get("state") != "unchanged" or len(lines) == _LINES:
+                print("\n".join(lines), flush=True)
+                lines.clear()
+    finally:
+        if lines:
+            print("\n".join(lines), flush=True)
     return counts
 
 
@@ -51,7 +64,7 @@ def show_progress(events: Iterable[FileDone | Done], root: Path, options: IndexO
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    hours, failed = 0.0, 0
+    hours, failed, passed, shown_s = 0.0, 0, 0, 0.0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         total = count_files(root, options) if console.is_terminal else None
         task = bar.add_task("indexing", total=total, rate="")
@@ -60,12 +73,15 @@ def show_progress(events: Iterable[FileDone | Done], root: Path, options: IndexO
                 done = event
                 continue
             hours += event.hours
+            passed += event.state not in ("skipped", "missing")
             if event.state in ("failed", "partial"):
                 failed += event.state == "failed"
                 console.print(f"{event.state}: {shown(event.path)}: {event.reason}")
-            elapsed_h = (bar.tasks[0].elapsed or 0) / 3600
+            if time.monotonic() - shown_s < _REFRESH_S:  # a bar costs as much as a file that has not changed
+                continue
+            shown_s, elapsed_h = time.monotonic(), (bar.tasks[0].elapsed or 0) / 3600
             rate = f"{hours:.2f} h of video, {hours / elapsed_h:.1f} h/h, {failed} failed" if elapsed_h else ""
-            bar.update(task, advance=event.state not in ("skipped", "missing"), rate=rate)
+            bar.update(task, completed=passed, rate=rate)
     counts = done.counts
     if counts["missing"] and not counts["files"]:
         console.print(f"{shown(str(root))} is not there or empty; its files are marked missing and stay searchable")

@@ -17,8 +17,8 @@ from vidx.config import CLIP_S, IndexOptions
 from vidx.encoders import EncoderSpec
 from vidx.indexer.answers import Clip, DecodeOptions, Ended, View
 from vidx.indexer.decode import decode
+from vidx.indexer.jobs import Job, Part
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Job, Part
 from vidx.indexer.process import Limits
 from vidx.indexer.walk import walk
 from vidx.schema.records import FoundFile

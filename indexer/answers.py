@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import IO
 
+from vidx.indexer.jobs import Job
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Job
 from vidx.indexer.process import Limits
 from vidx.schema.records import DecodedClip, Outcome, Preprocess, Video
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from vidx.indexer.answers import Opened
 from vidx.indexer.encode import EncodedClip
-from vidx.indexer.probe import Job, Part
+from vidx.indexer.jobs import Job, Part
 from vidx.schema.records import Outcome, Video
 
 

@@ -18,7 +18,8 @@ from vidx.errors import IdsExhausted
 from vidx.indexer.answers import Ended, Opened
 from vidx.indexer.attempts import Attempt, Work
 from vidx.indexer.encode import EncodedClip
-from vidx.indexer.probe import STATES, Duplicate, Job, Known, Settled, UnreadableFile
+from vidx.indexer.jobs import Duplicate, Job, Known, Settled, UnreadableFile
+from vidx.indexer.probe import STATES
 from vidx.indexer.vanished import Vanished
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import FoundFile, Outcome

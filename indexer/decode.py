@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from vidx.indexer.answers import Answer, DecodeOptions
-from vidx.indexer.probe import Found, Job, Known, Settled
+from vidx.indexer.jobs import Found, Job, Known, Settled
 from vidx.indexer.split import Pool
 from vidx.indexer.worker import Worker
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vidx.encoders import VideoTextEncoder, check_vectors
 from vidx.indexer.answers import Answer, Clip, Ended, Opened
-from vidx.indexer.probe import Job, Settled
+from vidx.indexer.jobs import Job, Settled
 from vidx.indexer.still import Extent, is_still
 from vidx.schema.records import DecodedClip
 
@@ -69,6 +69,7 @@ def encode(
                 yield answer
         else:
             yield answer
+            continue
         is_full = any(len(batch) == batch_size for batch in batches.values())
         if is_full or len(waiting) >= _PATIENCE * batch_size * len(encoders):
             yield from _with_vectors(waiting, batches, encoders)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from vidx.decoders import MODES
 from vidx.indexer.fingerprint import WHOLE_BYTES, fingerprint
+from vidx.indexer.jobs import Duplicate, Found, Job, Known, Part, Resume, UnreadableFile
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import FoundFile
 from vidx.schema.snapshot import Snapshot
@@ -19,87 +21,9 @@ from vidx.schema.unfinished import Unfinished
 
 _BATCH = 10_000  # files compared with the files table at once
 _SAME_DURATION_S = 0.5  # versions of a demuxer estimate a little differently
-_DECODING = ("decoder", "decode_mode", "versions", "n_planned")  # of an attempt, whatever space it is for
 STATES = ("ok", "partial", "not_video", "failed")  # of contents, the worst last
 
 Announced = tuple[float, int]  # duration in seconds and number of frames as a header has them
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Where an earlier attempt stopped: its first `n_done` clips are in the store, the last of them ends at `end_s`."""
-
-    attempt: Unfinished
-    n_done: int
-    end_s: float
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a job makes for one space."""
-
-    space: str
-    replaces: bool = False  # usable clips of another plan, which a failed attempt must not take away
-    resume: Resume | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One content to decode, at one of its paths, once for all the spaces that want it."""
-
-    file: FoundFile
-    video_id: str
-    parts: tuple[Part, ...]  # at least one
-    in_videos: bool = False  # its container facts are stored
-    pictures: frozenset[int] = frozenset()  # ticks of the frames whose thumbnails are stored
-
-    @property
-    def resume(self) -> Resume | None:
-        """Where decoding can go on: at the first clip that any of the parts lacks, if all have a beginning alike."""
-        resumes = [part.resume for part in self.parts]
-        first = min((resume for resume in resumes if resume is not None), key=lambda r: r.n_done, default=None)
-        alike = first is not None and all(resume is not None and _are_alike(resume, first) for resume in resumes)
-        return first if alike else None
-
-
-def _are_alike(resume: Resume, other: Resume) -> bool:
-    """Whether one decoder in one mode planned both, and cut the video the same."""
-    return all(getattr(resume.attempt, name) == getattr(other.attempt, name) for name in _DECODING)
-
-
-@dataclass(frozen=True)
-class Known:
-    """A file whose content has an outcome in each space; `unchanged` if its path is known with that content as well.
-
-    Of several outcomes it has the worst.
-    """
-
-    file: FoundFile
-    video_id: str
-    state: str  # ok | partial | failed | not_video
-    reason: str | None
-    unchanged: bool
-    up_to_date: bool = False  # its row in the files table
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """A file with the same content as a job of this very run."""
-
-    file: FoundFile
-    video_id: str
-
-
-@dataclass(frozen=True)
-class UnreadableFile:
-    """A file that could not even be read to tell its content."""
-
-    file: FoundFile
-    reason: str
-
-
-Settled = Known | Duplicate | UnreadableFile | Skipped  # needs no decoding
-Found = Job | Settled
 
 
 @dataclass(frozen=True)
@@ -122,9 +46,7 @@ def probe(
     entries = iter(walked)
     while batch := list(islice(entries, _BATCH)):
         yield from (entry for entry in batch if isinstance(entry, Skipped))
-        files = [entry for entry in batch if isinstance(entry, FoundFile)]
-        rows = triage.rows(files)
-        yield from (triage.judge(file, rows.get(number)) for number, file in enumerate(files))
+        yield from triage.found([entry for entry in batch if isinstance(entry, FoundFile)])
 
 
 class _Outcome(NamedTuple):  # as is _Row: made for every file, and dataclasses are slow to make
@@ -154,8 +76,19 @@ class _Triage:
         self._unfinished = {attempt.key: attempt for attempt in unfinished}
         self._jobs: dict[str, bytes] = {}  # path by content
 
-    def rows(self, files: list[FoundFile]) -> dict[int, _Row]:
-        """Rows of those files (by position) that the store has under their path."""
+    def found(self, files: list[FoundFile]) -> Iterator[Found]:
+        """What each file is, in order."""
+        self._look_at(files)
+        unchanged = self._unchanged(len(files))
+        rows = {} if unchanged.all() else self._rows()
+        for number, (file, is_unchanged) in enumerate(zip(files, unchanged.tolist(), strict=True)):
+            if is_unchanged:  # in one query for all of them, as they may be millions
+                yield Known(file, None, "ok", None, unchanged=True, up_to_date=True)
+            else:
+                yield self._judge(file, rows.get(number))
+
+    def _look_at(self, files: list[FoundFile]) -> None:
+        """Make files known to queries, as the table `batch`."""
         batch = pa.table(
             {
                 "number": pa.array(range(len(files)), pa.int64()),
@@ -166,16 +99,29 @@ class _Triage:
             }
         )
         self._snapshot.with_rows("batch", batch)
+
+    def _unchanged(self, n: int) -> np.ndarray:
+        """Which of the n files have nothing new about them in any space: bool (n,)."""
+        wanted, times = self._wanted, np.zeros(n, np.int64)
+        modes = list(MODES[: MODES.index(wanted.least_mode) + 1] if wanted.least_mode else MODES)
+        for space, plan in wanted.plans.items():
+            asked = {"space": space, "plan": plan, "any_plan": not wanted.plan_is_asked, "modes": modes}
+            times[self._snapshot.arrow(_FOUND + _UNCHANGED, asked)["number"].to_numpy()] += 1
+        is_in_all: np.ndarray = times == len(wanted.plans)
+        return is_in_all
+
+    def _rows(self) -> dict[int, _Row]:
+        """Rows of those files of the batch, by position, that the store has under their path."""
         rows: dict[int, _Row] = {}
         for at, space in enumerate(self._wanted.plans):
-            for number, same, current, video_id, *outcome in self._snapshot.rows(_ROWS, {"space": space}):
+            for number, same, current, video_id, *outcome in self._snapshot.rows(_FOUND + _ROWS, {"space": space}):
                 if at == 0:
                     rows[number] = _Row(video_id, same, same and current, [None] * len(self._wanted.plans))
                 if outcome[0] is not None:
                     rows[number].outcomes[at] = _Outcome(*outcome)
         return rows
 
-    def judge(self, file: FoundFile, row: _Row | None) -> Found:
+    def _judge(self, file: FoundFile, row: _Row | None) -> Found:
         """Job, Known, Duplicate or UnreadableFile; `row` is None where the path is new."""
         if row is not None and row.same:
             video_id, outcomes = row.video_id, row.outcomes
@@ -260,7 +206,7 @@ class _Triage:
         return Resume(attempt, n_done, end_s) if n_done and last == attempt.first_clip_id + n_done - 1 else None
 
 
-_ROWS = """
+_FOUND = """
 WITH found AS (
     SELECT batch.number, files.size = batch.size AND files.mtime_ns = batch.mtime_ns AS same,
         files.state = 'present' AND files.device = batch.device AS current, files.video_id
@@ -271,6 +217,13 @@ WITH found AS (
     WHERE space = $space AND video_id IN (SELECT video_id FROM found)
     QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY first_clip_id DESC) = 1
 )
+"""
+_ROWS = """
 SELECT number, same, current, found.video_id, state, reason, plan, decode_mode
 FROM found LEFT JOIN outcome USING (video_id)
+"""
+_UNCHANGED = """
+SELECT number FROM found JOIN outcome USING (video_id)
+WHERE same AND current AND state = 'ok' AND (plan = $plan OR $any_plan)
+    AND list_contains($modes, coalesce(decode_mode, 'exact'))
 """

@@ -25,12 +25,13 @@ from vidx.indexer.answers import DecodeOptions, View
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import decode
 from vidx.indexer.encode import encode
+from vidx.indexer.jobs import Known
 from vidx.indexer.patterns import Selection
 from vidx.indexer.plan import Windows
 from vidx.indexer.probe import Wanted, probe
 from vidx.indexer.process import HeaderReader, Limits
 from vidx.indexer.shots import check_detector
-from vidx.indexer.vanished import knows, vanished
+from vidx.indexer.vanished import Unchanged, knows, vanished
 from vidx.indexer.walk import Skipped, absolute_root, is_online, no_files, walk
 from vidx.plugins import available, load
 from vidx.schema.records import FoundFile, printable
@@ -78,12 +79,12 @@ def index_archive(
         run_id = uuid4().hex
         record = _RunRecord(writer, specs, run_id, root, options, started)
         making = _Making(built, views, options, run_id)
-        committer = Committer(writer, options, making.provenance)
+        committer, unchanged = Committer(writer, options, making.provenance), Unchanged()
         try:
             if online:
-                yield from _stages(root, writer, making, committer, takes)
+                yield from _stages(root, writer, making, committer, unchanged, takes)
             committer.flush()  # so that what has moved is found at its new place
-            for gone in vanished(Snapshot(store), os.fsencode(root), online=online):
+            for gone in vanished(Snapshot(store), os.fsencode(root), unchanged, online=online):
                 yield from committer.take(gone)
             committer.flush()
         except (KeyboardInterrupt, GeneratorExit):
@@ -129,6 +130,7 @@ def _stages(
     writer: StoreWriter,
     making: _Making,
     committer: Committer,
+    unchanged: Unchanged,
     takes: Callable[[FoundFile | Skipped], bool] | None,
 ) -> Iterator[FileDone]:
     store, options = writer.store, making.options
@@ -160,6 +162,8 @@ def _stages(
         found = probe(entries, Snapshot(store), wanted, writer.without_outcome())
         with closing(decode(found, decode_options)) as decoded:
             for item in encode(decoded, making.encoders, options.batch_size, skip_still=options.skip_still):
+                if isinstance(item, Known) and item.up_to_date:
+                    unchanged.add(item.file.path_bytes)
                 yield from committer.take(item)
     if log_path.stat().st_size == 0:  # mostly they have nothing to say
         log_path.unlink()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from vidx.indexer.probe import Job
+from vidx.indexer.jobs import Job
 
 RANGE_CLIPS = 30  # of a video that a worker takes at once: five minutes by default
 _LOOK_S = 0.2

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import os
 import stat
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from vidx.indexer.walk import storable_mtime_ns
 from vidx.schema.records import FoundFile
@@ -30,6 +34,24 @@ class Vanished:
     is_news: bool  # not yet recorded as missing
 
 
+class Unchanged:
+    """Paths that the run has found as they are recorded, so that they need no second look; eight bytes for each.
+
+    That a path which is gone has the eight bytes of one among ten million is a chance of less than one in 10^12; it
+    counts as there then, until the next run.
+    """
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+
+    def add(self, path: bytes) -> None:
+        self._hashes.append(hash(path))
+
+    def sorted(self) -> np.ndarray:
+        """int64 (n,)."""
+        return np.sort(np.frombuffer(self._hashes, np.int64))
+
+
 def knows(snapshot: Snapshot, root: bytes) -> bool:
     """Whether any file below `root` is recorded."""
     first, beyond = _range(root)
@@ -37,17 +59,27 @@ def knows(snapshot: Snapshot, root: bytes) -> bool:
     return bool(snapshot.rows(query, {"first": first, "beyond": beyond}))
 
 
-def vanished(snapshot: Snapshot, root: bytes, *, online: bool) -> Iterator[Vanished]:
+def vanished(snapshot: Snapshot, root: bytes, unchanged: Unchanged, *, online: bool) -> Iterator[Vanished]:
     """Recorded files below `root` that are not there. With `online` false the root itself is absent or empty."""
     after, beyond = _range(root)
+    met = unchanged.sorted()
     while page := snapshot.rows(_RECORDED, {"after": after, "beyond": beyond, "limit": _PAGE}):
         after = page[-1][1]
-        gone = [row for row in page if not _is_there(row[1], (row[2], row[3]))]
+        gone = [row for row in _not_in(met, page) if not _is_there(row[1], (row[2], row[3]))]
         elsewhere = _elsewhere(snapshot, {row[5] for row in gone}) if online else set()
         for file_root, path, size, mtime_ns, device, video_id, state in gone:
             needless = video_id is None or video_id in elsewhere
             forget = online and needless and _device_of_folder(path) == device
             yield Vanished(FoundFile(file_root, path, size, mtime_ns, device), video_id, forget, state != "missing")
+
+
+def _not_in(met: np.ndarray, page: list[Any]) -> list[Any]:
+    """Rows whose path is not one of those met."""
+    if not len(met):
+        return page
+    hashes = np.fromiter((hash(row[1]) for row in page), np.int64, len(page))
+    is_met = met[np.minimum(np.searchsorted(met, hashes), len(met) - 1)] == hashes
+    return [page[at] for at in np.flatnonzero(~is_met)]
 
 
 def _elsewhere(snapshot: Snapshot, video_ids: set[str | None]) -> set[str]:

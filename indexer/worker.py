@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vidx.indexer.answers import Answer, Clip, DecodeOptions, Ended, Opened
-from vidx.indexer.probe import Job
+from vidx.indexer.jobs import Job
 from vidx.indexer.process import DecodeProcess, ProcessDied, job_message
 from vidx.indexer.split import RANGE_CLIPS, Pool, Split
 from vidx.indexer.walk import storable_mtime_ns

@@ -9,7 +9,7 @@ import pytest
 
 from vidx.indexer.answers import Opened
 from vidx.indexer.attempts import Work
-from vidx.indexer.probe import Job, Part, Resume
+from vidx.indexer.jobs import Job, Part, Resume
 from vidx.schema.records import FoundFile, Outcome, Video
 from vidx.schema.unfinished import Unfinished
 

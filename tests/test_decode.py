@@ -23,8 +23,8 @@ from vidx.errors import EncoderBroken
 from vidx.indexer.answers import Clip, DecodeOptions, Ended, Opened, View
 from vidx.indexer.decode import decode
 from vidx.indexer.encode import EncodedClip, encode
+from vidx.indexer.jobs import Duplicate, Found, Job, Part, Resume
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Duplicate, Found, Job, Part, Resume
 from vidx.indexer.process import Limits
 from vidx.indexer.walk import Skipped
 from vidx.schema.records import DecodedClip, FoundFile, Preprocess
@@ -481,7 +481,7 @@ from vidx.indexer.answers import DecodeOptions, View
 from vidx.indexer.decode import decode
 from vidx.indexer.process import Limits
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Job, Part
+from vidx.indexer.jobs import Job, Part
 from vidx.schema.records import FoundFile, Preprocess
 path = Path({path!r})
 wanted = Job(FoundFile("/", os.fsencode(path), 1, 1, 1), "id", (Part("s"),))

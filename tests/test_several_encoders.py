@@ -23,7 +23,7 @@ from vidx.errors import InputError
 from vidx.indexer import worker as worker_module
 from vidx.indexer.answers import Clip, Ended, Opened
 from vidx.indexer.encode import EncodedClip, encode
-from vidx.indexer.probe import Job, Part, Resume
+from vidx.indexer.jobs import Job, Part, Resume
 from vidx.indexer.run import Done, index_archive
 from vidx.schema.records import DecodedClip, FoundFile, Outcome
 from vidx.schema.snapshot import Snapshot

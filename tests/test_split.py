@@ -16,8 +16,8 @@ import pytest
 from vidx.indexer import split as split_module
 from vidx.indexer.answers import Clip, DecodeOptions, Ended, Opened, View
 from vidx.indexer.decode import decode
+from vidx.indexer.jobs import Job, Part, Resume
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Job, Part, Resume
 from vidx.indexer.process import Limits
 from vidx.schema.records import FoundFile, Preprocess
 from vidx.schema.unfinished import Unfinished

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vidx.indexer.answers import Clip, Ended, Opened
 from vidx.indexer.encode import EncodedClip, encode
-from vidx.indexer.probe import Job, Part
+from vidx.indexer.jobs import Job, Part
 from vidx.indexer.still import MOST_CHANGE, Extent, is_still
 from vidx.schema.records import DecodedClip, FoundFile, Outcome
 from vidx.schema.snapshot import Snapshot

@@ -20,8 +20,9 @@ from vidx.indexer.answers import DecodeOptions, Ended, Opened, View
 from vidx.indexer.commit import Committer, FileDone
 from vidx.indexer.decode import decode
 from vidx.indexer.encode import EncodedClip
+from vidx.indexer.jobs import Duplicate, Job, Part
 from vidx.indexer.plan import Windows
-from vidx.indexer.probe import Duplicate, Job, Part, Wanted, probe
+from vidx.indexer.probe import Wanted, probe
 from vidx.indexer.process import Limits
 from vidx.schema.records import FoundFile, Outcome, Preprocess, Video
 from vidx.schema.snapshot import Snapshot

@@ -63,7 +63,7 @@ def _quick_nearest(dim: int, seed: int) -> faiss.Index:
 
 
 def n_clusters(n: int) -> int:
-    """A power of two near four times the square root of the number of vectors, and one for 256 of them in large archives.
+    """A power of two near four times the square root of how many vectors there are, and for large archives one for 256.
 
     An archive has the more scenes the larger it is, and a scene that shares its centre with others is not found.
     """
