@@ -23,21 +23,15 @@ from types import ModuleType
 from typing import Any
 
 import av
-import numpy as np
 
 from vidx.decoders import ShownFrame
-from vidx.decoders._display import rotation_of
-from vidx.decoders._facts import Picture, facts_of
+from vidx.decoders._foreign import MOST_PX, ForeignVideo
 from vidx.decoders._log import Complaints
-from vidx.decoders._packets import family_of, first_video, open_container, packets_of
 from vidx.decoders._picture import PyAVPicture
-from vidx.decoders._sizes import keeps_its_size
-from vidx.decoders._timeline import read_packet_table
 from vidx.errors import Unreadable, VidxError
 
 # Containers that it reads right, and how they begin: no text does so, which decord might take for a playlist.
 _BEGINNINGS = {"mov": b"\0", "matroska": b"\x1aE\xdf\xa3", "flv": b"FLV"}
-_MOST_PX = 1080  # short side of a frame as it is decoded: it keeps several, and they are RGB
 _NO_FAULT = "0.000000001"  # share of frames that may be replaced by the one before; 0 would mean any
 
 
@@ -61,21 +55,18 @@ def open_video(
     return DecordVideo(path_bytes, threads, alive)
 
 
-class DecordVideo:
+class DecordVideo(ForeignVideo):
     """See `vidx.decoders.OpenVideo`. A cursor: `_next` is the number of the frame that decord gives next."""
-
-    mode = "exact"
-    in_parts = False
 
     def __init__(self, path_bytes: bytes, threads: int, alive: Callable[[], None]) -> None:
         self._decord, self._complaints = _library()
         self._errors = (self._decord.DECORDError, self._decord.DECORDLimitReachedError)
-        self._path, self._threads, self._alive = path_bytes, threads, alive
+        super().__init__(path_bytes, "decord", _BEGINNINGS, alive)
+        self._threads, self._proved = threads, False
         self._reader: Any = None
-        self._proved = False
         self._file = open(path_bytes, "rb")  # noqa: SIM115
         try:
-            self._examine()
+            self._check_trust()
             self._open_reader()
         except BaseException:
             self.close()
@@ -92,48 +83,28 @@ class DecordVideo:
         """
         wanted = list(ticks)
         for number, tick in enumerate(wanted, start=1):
-            picture = self._picture(max(0, int(np.searchsorted(self.timeline.ticks, tick, side="right")) - 1))
+            picture = self._picture(self._number_at(tick))
             if number == len(wanted) and not self._proved:
                 self._picture(len(self.timeline.ticks) - 1)
             yield tick, picture
 
-    def _examine(self) -> None:
-        """Take times, facts and damage from PyAV's demuxer. Raises Unreadable for what decord may get wrong."""
-        with open_container(self._path) as container:
-            stream, family = first_video(container), family_of(container)
-            if family not in _BEGINNINGS or not self._file.read(8).startswith(_BEGINNINGS[family]):
-                raise Unreadable(f"decord can't be trusted with a container of this kind ({family})")
-            if len(container.streams.video) > 1:
-                raise Unreadable("decord can't be trusted to take the right one of its video streams")
-            rotation = rotation_of(self._path, stream.id) if family == "mov" else 0
-            if rotation is None or "rotate" in stream.metadata:
-                raise Unreadable("decord can't be trusted to turn its pictures upright")
-            table = read_packet_table(container, stream, self._path, self._alive)
-            coded = Picture(stream.codec_context.pix_fmt or "", stream.width, stream.height, rotation)
-            self.facts = facts_of(container, stream, table.line, coded, self._path)
-        self.timeline = table.line
-        self.damage = table.troubles[0].reason if table.troubles else None
-        self.first_bad_s = table.troubles[0].at_s if table.troubles else None
-        if table.n_packets != len(table.line.ticks):
-            raise Unreadable(f"decord would count {table.n_packets} frames where {len(table.line.ticks)} are shown")
-        with open_container(self._path) as container:
-            stream = first_video(container)
-            if not keeps_its_size(self._checked(packets_of(container, stream)), stream.codec_context):
-                raise Unreadable("decord can't be trusted with pictures whose size may change")
-
-    def _checked(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
-        for packet in packets:
-            if packet.has_sidedata("encryption_info"):  # decord would show the noise
-                raise Unreadable("its pictures are encrypted")
-            self._alive()
-            yield packet
+    def _check_trust(self) -> None:
+        """Raises Unreadable for what decord may get wrong."""
+        if not self._file.read(8).startswith(_BEGINNINGS[self._family]):
+            raise Unreadable(f"decord can't be trusted with a container of this kind ({self._family})")
+        if self._n_streams > 1:
+            raise Unreadable("decord can't be trusted to take the right one of its video streams")
+        if self._n_packets != (shown := len(self.timeline.ticks)):
+            raise Unreadable(f"decord would count {self._n_packets} frames where {shown} are shown")
+        if not self._keeps_its_size:
+            raise Unreadable("decord can't be trusted with pictures whose size may change")
 
     def _open_reader(self) -> None:
         """Stand before the first frame. Raises Unreadable."""
         width, height = self.facts.width, self.facts.height
         if self.facts.rotation % 180:
             width, height = height, width
-        shrink = max(1.0, min(width, height) / _MOST_PX)
+        shrink = max(1.0, min(width, height) / MOST_PX)
         self._width, self._height = max(1, round(width / shrink)), max(1, round(height / shrink))
         try:
             self._reader = self._decord.VideoReader(
@@ -159,24 +130,15 @@ class DecordVideo:
             except (*self._errors, StopIteration) as error:
                 raise Unreadable(f"decord fails at frame {self._next}: {_first_line(error)}") from error
             if self._complaints.count > self._heard:
-                self._note_damage(int(self.timeline.ticks[self._next]))
+                self._note_damage(self._next)
+                self._heard = self._complaints.count
             self._next += 1
             self._alive()
             self._latest = rgb
         self._proved = self._proved or self._next == len(self.timeline.ticks)
         # Rows of some widths are padded, which decord takes for more colours.
         rows = self._latest.reshape(self._height, -1)[:, : 3 * self._width]
-        coded = np.rot90(rows.reshape(self._height, self._width, 3), -self.facts.rotation // 90)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(coded), format="rgb24")
-        sar = self.facts.sar_num / self.facts.sar_den
-        return PyAVPicture(frame, int(self.timeline.ticks[number]), sar, self.facts.rotation // 90)
-
-    def _note_damage(self, tick: int) -> None:
-        """Decoding runs ahead, so the damage lies here or somewhat later."""
-        at_s = float(self.timeline.seconds(tick))
-        self.damage = self.damage or "decoding: errors in the data of a picture"
-        self.first_bad_s = at_s if self.first_bad_s is None else min(at_s, self.first_bad_s)
-        self._heard = self._complaints.count
+        return self._as_coded(rows.reshape(self._height, self._width, 3), number)
 
 
 @functools.cache

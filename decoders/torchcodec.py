@@ -25,17 +25,12 @@ import av
 import numpy as np
 
 from vidx.decoders import ShownFrame
-from vidx.decoders._display import rotation_of
-from vidx.decoders._facts import Picture, facts_of
+from vidx.decoders._foreign import MOST_PX, ForeignVideo
 from vidx.decoders._log import Complaints
-from vidx.decoders._packets import family_of, first_video, open_container, packets_of
 from vidx.decoders._picture import PyAVPicture
-from vidx.decoders._sizes import keeps_its_size
-from vidx.decoders._timeline import read_packet_table
 from vidx.errors import Unreadable, VidxError
 
 _CONTAINERS = {"mov", "matroska", "flv", "asf", "ogg"}  # that it reads right
-_MOST_PX = 1080  # short side of a frame as it is decoded, in RGB
 _FRAMES_PER_SIGN_OF_LIFE = 16
 _ADDRESS_BYTES = 8 * 2**30  # that torch and torchcodec may map before any file is opened; with CUDA it is about 4.9 GB
 _ERRORS = (RuntimeError, IndexError, ValueError, StopIteration)
@@ -68,19 +63,15 @@ def open_video(
     return TorchcodecVideo(path_bytes, alive)
 
 
-class TorchcodecVideo:
+class TorchcodecVideo(ForeignVideo):
     """See `vidx.decoders.OpenVideo`. `_next` is the number of the frame that needs no seek."""
-
-    mode = "exact"
-    in_parts = False
 
     def __init__(self, path_bytes: bytes, alive: Callable[[], None]) -> None:
         self._torchcodec, self._complaints = _library()
-        self._path, self._alive = path_bytes, alive
+        super().__init__(path_bytes, "torchcodec", _CONTAINERS, alive)
         self._reader: Any = None
         self._source = _Source(path_bytes, alive)
         try:
-            self._examine()
             self._open_reader()
         except BaseException:
             self.close()
@@ -93,45 +84,16 @@ class TorchcodecVideo:
     def frames_at(self, ticks: Iterable[int]) -> Iterator[tuple[int, ShownFrame]]:
         """See `vidx.decoders.OpenVideo.frames_at`. Raises Unreadable where torchcodec fails or gives another frame."""
         for tick in ticks:
-            number = max(0, int(np.searchsorted(self.timeline.ticks, tick, side="right")) - 1)
+            number = self._number_at(tick)
             if number != self._next - 1:
                 self._go_to(number)
             yield tick, self._latest
-
-    def _examine(self) -> None:
-        """Take times, facts and damage from PyAV's demuxer. Raises Unreadable for what torchcodec may get wrong."""
-        with open_container(self._path) as container:
-            stream, family = first_video(container), family_of(container)
-            if family not in _CONTAINERS:
-                raise Unreadable(f"torchcodec can't be trusted with a container of this kind ({family})")
-            rotation = rotation_of(self._path, stream.id) if family == "mov" else 0
-            if rotation is None or "rotate" in stream.metadata:
-                raise Unreadable("torchcodec can't be trusted to turn its pictures upright")
-            table = read_packet_table(container, stream, self._path, self._alive)
-            coded = Picture(stream.codec_context.pix_fmt or "", stream.width, stream.height, rotation)
-            self.facts = facts_of(container, stream, table.line, coded, self._path)
-        self.timeline = table.line
-        self.damage = table.troubles[0].reason if table.troubles else None
-        self.first_bad_s = table.troubles[0].at_s if table.troubles else None
-        with open_container(self._path) as container:
-            stream = first_video(container)
-            packets = self._clear(packets_of(container, stream))
-            self._keeps_its_size = keeps_its_size(packets, stream.codec_context)
-            for _ in packets:  # the rest of them
-                pass
-
-    def _clear(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
-        for packet in packets:
-            if packet.has_sidedata("encryption_info"):  # torchcodec would show the noise
-                raise Unreadable("its pictures are encrypted")
-            self._alive()
-            yield packet
 
     def _open_reader(self) -> None:
         """Raises Unreadable where torchcodec does not see the frames that there are."""
         facts, shown = self.facts, len(self.timeline.ticks)
         height, width = (facts.width, facts.height) if facts.rotation % 180 else (facts.height, facts.width)
-        shrink = min(height, width) / _MOST_PX
+        shrink = min(height, width) / MOST_PX
         transforms = []
         if shrink > 1 and self._keeps_its_size:  # it would stretch other sizes
             size = max(1, round(height / shrink)), max(1, round(width / shrink))
@@ -167,9 +129,9 @@ class TorchcodecVideo:
                 self._heard, first, stride = self._complaints.count, self._next, 1
         while self._next <= number:
             self._step_to(min(self._next + stride - 1, number))
-            self._note_damage(first)
+            self._note_logged(first)
             first = self._next
-        self._note_damage(number)
+        self._note_logged(number)
 
     def _key_before(self, number: int) -> int:
         """The number of the last key frame up to a frame; where none is, the first frame."""
@@ -188,9 +150,7 @@ class TorchcodecVideo:
         tick, base = int(self.timeline.ticks[number]), self.timeline.time_base
         if round(frame.pts_seconds / base.numerator * base.denominator) != tick:
             raise Unreadable(f"torchcodec gives a frame of {frame.pts_seconds:.3f} s for frame {number}")
-        coded = np.rot90(frame.data.numpy(), -self.facts.rotation // 90)
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(coded), format="rgb24")
-        return PyAVPicture(picture, tick, self.facts.sar_num / self.facts.sar_den, self.facts.rotation // 90)
+        return self._as_coded(frame.data.numpy(), number)
 
     def _asked(self, failure: str, call: Callable[[], Any]) -> Any:
         """What a call of torchcodec returns. Raises Unreadable, or OSError as the disk does."""
@@ -202,13 +162,11 @@ class TorchcodecVideo:
             if self._source.error is not None:
                 raise self._source.error
 
-    def _note_damage(self, number: int) -> None:
-        """Note what was logged since frame `number`. Frames come out later than their data go in."""
+    def _note_logged(self, number: int) -> None:
+        """Note what was logged since frame `number`."""
         if self._complaints.count > self._heard:
             self._heard = self._complaints.count
-            at_s = float(self.timeline.seconds(int(self.timeline.ticks[number])))
-            self.damage = self.damage or "decoding: errors in the data of a picture"
-            self.first_bad_s = at_s if self.first_bad_s is None else min(at_s, self.first_bad_s)
+            self._note_damage(number)
 
 
 class _Source:

@@ -44,8 +44,8 @@ ALLOWED = {
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.
 STAGES = [
-    *("patterns", "walk", "fingerprint", "jobs", "probe", "plan", "shots", "child", "process", "answers", "split", "worker"),
-    *("decode", "still", "encode", "attempts", "vanished", "commit", "run", "frames", "prune", "watch"),
+    *("patterns", "walk", "fingerprint", "jobs", "probe", "plan", "shots", "child", "process", "answers", "split"),
+    *("worker", "decode", "still", "encode", "attempts", "vanished", "commit", "run", "frames", "prune", "watch"),
 ]
 # Run in the process that cuts, where a file may do what it likes; only these of export decode.
 IN_CUT_PROCESS = {"_cut_child", "_cut_copy", "_cut_encode", "_cut_sound", "_cut_source"}
