@@ -30,7 +30,7 @@ from vidx.errors import Unreadable
 
 VERSIONS = {"av": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}
 
-_KEY_OFF_S = (0.25, 5.0)  # how far from its instant a key frame may be taken, in the modes fast and keyframes
+_NEAR_S, _FAR_S = 0.25, 5.0  # from its instant a frame may be taken, in the modes fast and keyframes
 _FIRST_STEP_BACK_S = 0.5
 _PACKETS_PER_SIGN_OF_LIFE = 16
 # Codecs of which every packet shows one frame. Others skip frames, and say nothing.
@@ -42,7 +42,11 @@ av.logging.set_level(None)
 def open_video(
     path_bytes: bytes, *, threads: int = 1, mode: str = "exact", alive: Callable[[], None] = lambda: None
 ) -> PyAVVideo:
-    """Open a file and read its packet table. Raises NotVideo or Unreadable; `alive` is called while work goes on."""
+    """Open a file and read its packet table. Raises NotVideo or Unreadable; `alive` is called while work goes on.
+
+    Beside the modes that users have, `skim` is for who looks at all frames in turn: those that `fast` decodes, and of
+    them the nearest, so that none is jumped over.
+    """
     return PyAVVideo(path_bytes, threads, mode, alive)
 
 
@@ -61,7 +65,9 @@ class PyAVVideo:
             for trouble in table.troubles:
                 self._trouble(trouble.reason, trouble.at_s)
             codec = self._stream.codec_context
-            self._close_key, self._far_key = (NearestKey(self.timeline, most_s) for most_s in _KEY_OFF_S)
+            near_s = _NEAR_S if mode in ("fast", "keyframes") else 0.0
+            self._close_key, self._far_key = (NearestKey(self.timeline, most_s) for most_s in (near_s, _FAR_S))
+            self._early = int(near_s / self.timeline.time_base)
             self.in_parts = self._seeks
             self._counts = family_of(self._container) == "avi" and table.in_order and codec.has_b_frames
             self._skips = Skips("exact" if mode == "exact" else "fast", self.timeline.ticks, codec)
@@ -96,11 +102,15 @@ class PyAVVideo:
                 yield tick, picture
 
     def _on_screen(self, tick: int) -> PyAVPicture | None:
-        """The last frame presented at or before the tick; in other modes than exact the nearest of those decoded."""
-        self._advance(tick)
+        """The last frame presented at or before the tick; in other modes than exact one near it.
+
+        That is the first one decoded that is early enough, so that less of what lies behind it is decoded.
+        """
+        goal = max(tick - self._early, min(tick, self._key_before(tick)))
+        self._advance(goal)
         if self._met_damage and self._skips.decode_all_here():
             self._is_astray = True
-            self._advance(tick)
+            self._advance(goal)
         if self._shown is None or self._ahead is None or self.mode == "exact":
             return self._shown if self._shown is not None else self._ahead
         return self._shown if tick - self._shown.tick <= self._ahead.tick - tick else self._ahead

@@ -18,7 +18,7 @@ from vidx.indexer.plan import Windows, representatives
 from vidx.schema.records import PlannedClip, Preprocess, Timeline, Video
 
 LEAST_S = 1.0  # shorter shots are joined to the next
-_FAST_FROM = 20.0  # frames per second; of slower videos too few would be left without B-frames
+_SKIM_FROM = 20.0  # frames per second; of slower videos too few frames would be left
 _RATIO = 4.5  # of AdaptiveDetector; its own 3 takes quick movement for cuts
 _LOOK_S = 1 / 16  # looking more often finds no more cuts, and takes more movement for one
 _SMALL = Preprocess(short_side_px=64, crop_px=64, filter="squash-bilinear")
@@ -40,7 +40,7 @@ def detector_version() -> dict[str, str]:
 
 def mode_to_look(facts: Video) -> str:
     """In which mode to open a video for `cuts`."""
-    return "fast" if facts.frame_rate >= _FAST_FROM else "exact"
+    return "skim" if facts.frame_rate >= _SKIM_FROM else "exact"
 
 
 def cuts(video: OpenVideo) -> list[int]:

@@ -147,7 +147,7 @@ needs_detector = pytest.mark.skipif(
 
 @needs_detector
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("mode", ["exact", "skim"])
 def test_cuts_are_found_to_a_frame_or_two_and_a_fade_where_it_is_black(mode, film):
     video = pyav.open_video(bytes(film / "film.mp4"), mode=mode)
     found = video.timeline.seconds(np.array(shots.cuts(video)))
@@ -196,7 +196,7 @@ def test_a_run_with_a_stride_of_shots_ends_with_one_line(film, server, tmp_path)
 def test_cuts_of_a_joined_film_are_nearly_all_found_and_few_are_made_up(shared):
     with open(shared / "videos" / "SEGMENTS.csv", newline="") as file:
         truth = np.array([float(row["start_s"]) for row in csv.DictReader(file)][1:])
-    video = pyav.open_video(bytes(shared / "videos" / "long" / "joined_a.mp4"), mode="fast")
+    video = pyav.open_video(bytes(shared / "videos" / "long" / "joined_a.mp4"), mode="skim")
     found = video.timeline.seconds(np.array(shots.cuts(video)))
     video.close()
     distances = np.abs(found[:, None] - truth)

@@ -130,7 +130,11 @@ def test_a_wider_scan_finds_more_and_all_clusters_find_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "clusters"), [(1, 1), (9, 9), (16, 16), (10_000, 512), (1_000_000, 4096), (36_000_000, 32_768)]
+    ("n", "clusters"),
+    [
+        *[(1, 1), (9, 9), (16, 16), (10_000, 512), (1_000_000, 4096)],
+        *[(10_000_000, 32_768), (36_000_000, 65_536), (1_000_000_000, 65_536)],
+    ],
 )
-def test_clusters_grow_with_the_square_root(n: int, clusters: int) -> None:
+def test_clusters_grow_with_the_square_root_and_faster_beyond_a_million(n: int, clusters: int) -> None:
     assert n_clusters(n) == clusters
