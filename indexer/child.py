@@ -214,12 +214,11 @@ def _decode(
 ) -> Iterator[tuple[_Views, list[list[_Picture]]]]:
     """Clips in order with the pictures of each view, every frame decoded once although views and windows overlap."""
     middles = {view.ticks[len(view.ticks) // 2] for clip in clips for view in clip} if thumbnails else set()
-    needed: dict[int, set[Preprocess]] = defaultdict(set)
+    needed: dict[Preprocess, set[int]] = defaultdict(set)
     for clip in clips:
         for view, size in zip(clip, sizes, strict=True):
-            for tick in view.ticks:
-                needed[tick].add(size)
-    wanted = video.frames_at(sorted(needed))
+            needed[size].update(view.ticks)
+    wanted = video.frames_at(sorted(set().union(*needed.values())))
     held: dict[int, _Picture] = {}
     latest: _Picture | None = None
     for clip in clips:
@@ -231,7 +230,8 @@ def _decode(
             tick, shown = pair
             is_again = latest is not None and shown.tick == latest.tick  # as key frames often are
             pixels = latest.pixels if latest is not None and is_again else {}
-            pixels = pixels | {size: shown.pixels(size) for size in needed[tick] - pixels.keys()}
+            missing = [size for size, ticks in needed.items() if tick in ticks and size not in pixels]
+            pixels = pixels | {size: shown.pixels(size) for size in missing}
             held[tick] = latest = _Picture(shown.tick, pixels, shown.thumbnail() if tick in middles else b"")
         yield clip, [[held[tick] for tick in view.ticks] for view in clip]
 
