@@ -32,6 +32,7 @@ from vidx.schema.unfinished import Unfinished, read_unfinished
 from vidx.schema.writer import Commit, StoreWriter
 from vidx.tests.faults.checks import contents, doubled_thumbnails
 from vidx.tests.faults.commands import PLUGIN, VIDX, finished
+from vidx.tests.mixing import interleaved
 
 BOTH = ("tiny", "tiny-5")
 SPACES = ("a", "b")
@@ -102,13 +103,7 @@ def mixtures(draw: st.DrawFn) -> list[Opened | Clip | Ended]:
         ]
         facts: Any = None
         left[name] = [Opened(owner, facts, len(clips), 0, "pyav", {}), *clips, Ended(owner, Outcome("ok"))]
-    mixed = []
-    while left:
-        name = draw(st.sampled_from(sorted(left)))
-        mixed.append(left[name].pop(0))
-        if not left[name]:
-            del left[name]
-    return mixed
+    return interleaved(draw, left)
 
 
 def view(level: int, px: int) -> DecodedClip:

@@ -20,6 +20,7 @@ from vidx.schema.records import DecodedClip, FoundFile, Outcome
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
 from vidx.tests.faults.fork_server import ForkServer
+from vidx.tests.mixing import interleaved
 
 _FRAMES, _DIM = 4, 8
 
@@ -144,14 +145,7 @@ def mixtures(draw: st.DrawFn) -> tuple[dict[str, list[int]], list[Opened | Clip 
     """Levels of the clips of several videos, and their answers in one order that keeps each video's own."""
     levels = st.lists(st.sampled_from([10, 14, 22, 100, 200]), max_size=30)
     videos = {name: draw(levels) for name in "abc"[: draw(st.integers(1, 3))]}
-    left = {name: answers_of(name, levels) for name, levels in videos.items()}
-    mixed = []
-    while left:
-        name = draw(st.sampled_from(sorted(left)))
-        mixed.append(left[name].pop(0))
-        if not left[name]:
-            del left[name]
-    return videos, mixed
+    return videos, interleaved(draw, {name: answers_of(name, levels) for name, levels in videos.items()})
 
 
 def expected_levels(levels: list[int]) -> list[int]:
