@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from vidx.indexer.vanished import nearest_device
 from vidx.indexer.walk import is_online
 from vidx.schema.prune import drop
 from vidx.schema.records import printable
@@ -114,7 +115,7 @@ class _Disk:
     """What is there now; each folder is looked at once."""
 
     def __init__(self) -> None:
-        self._device_at = cache(self._look_for_device)
+        self._device_at = cache(nearest_device)
         self._is_online = cache(lambda root: is_online(Path(os.fsdecode(root))))
 
     def is_there(self, path: bytes) -> bool:
@@ -134,15 +135,6 @@ class _Disk:
         while folder != b"/" and printable(folder) != root:
             folder = os.path.dirname(folder)
         return not self._is_online(folder)
-
-    def _look_for_device(self, folder: bytes) -> int | None:
-        """st_dev of a folder, or of the nearest one above it that is there."""
-        try:
-            return os.stat(folder).st_dev
-        except (FileNotFoundError, NotADirectoryError):
-            return self._device_at(os.path.dirname(folder))
-        except OSError:
-            return None
 
 
 _MISSING = """

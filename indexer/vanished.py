@@ -69,7 +69,7 @@ def vanished(snapshot: Snapshot, root: bytes, unchanged: Unchanged, *, online: b
         elsewhere = _elsewhere(snapshot, {row[5] for row in gone}) if online else set()
         for file_root, path, size, mtime_ns, device, video_id, state in gone:
             needless = video_id is None or video_id in elsewhere
-            forget = online and needless and _device_of_folder(path) == device
+            forget = online and needless and nearest_device(os.path.dirname(path)) == device
             yield Vanished(FoundFile(file_root, path, size, mtime_ns, device), video_id, forget, state != "missing")
 
 
@@ -107,9 +107,8 @@ def _is_there(path: bytes, recorded: tuple[int, ...]) -> bool:
     return stat.S_ISREG(facts.st_mode) and not is_link
 
 
-def _device_of_folder(path: bytes) -> int | None:
-    """st_dev of the nearest folder above a path that is there."""
-    folder = os.path.dirname(path)
+def nearest_device(folder: bytes) -> int | None:
+    """st_dev of a folder, or of the nearest one above it that is there; None where that can't be looked at."""
     while True:
         try:
             return os.stat(folder).st_dev

@@ -302,7 +302,7 @@ def test_tags_are_written_while_an_index_run_holds_the_write_lock(store: Store) 
     with writing(store) as index_run, tagging(store) as writer:
         assert writer.replace("mine", "r1", batches(rows("a", 3)), {}) == 3
         writer.record_run(finished)
-        index_run.record_run(finished | {"run_id": "r0", "command": "index"})
+        index_run.record_runs([finished | {"run_id": "r0", "command": "index"}])
         writer.record_run(finished | {"run_id": "r2"})
     snapshot = Snapshot(store)
     assert labels(snapshot) == [("a", 3)]
