@@ -216,7 +216,8 @@ def _bring_index_up_to_date(
     from vidx.search.rebuild import keep_up, rebuild, told
 
     store, tell = Store.open(path), partial(click.echo, err=True)
-    for space in [settled_space(store, named) for named in spaces_or_encoders]:
+    spaces = {space.name: space for space in (settled_space(store, named) for named in spaces_or_encoders)}
+    for space in spaces.values():
         if anyway:
             tell(told(rebuild(store, space, tier=tier)))
         else:

@@ -35,7 +35,7 @@ class OpenVideo(Protocol):
     """An open file whose first real video stream is used (cover pictures are not video)."""
 
     facts: Video  # video_id is empty: the caller knows it
-    mode: str  # exact | fast | keyframes: what was asked for, or exact where this decoder knows no other
+    mode: str  # exact | fast | keyframes | skim: what was asked for, or exact where this decoder knows no other
     timeline: Timeline
     in_parts: bool  # parts of it can be had without decoding what is before or behind them
     first_bad_s: float | None  # player time of the first damage met so far
@@ -45,8 +45,8 @@ class OpenVideo(Protocol):
         """For each tick of an ascending series: the tick and the frame on screen then.
 
         That is the last frame presented at or before it. Ticks before the first readable frame get that frame; ticks
-        that nothing readable precedes or follows are left out. In the modes `fast` and `keyframes` it is a frame near
-        the tick, which may come before or after it.
+        that nothing readable precedes or follows are left out. In other modes than `exact` it is a frame near the tick,
+        which may come before or after it; `skim`, for who looks at all frames in turn, jumps over none it decodes.
         """
 
     def close(self) -> None: ...

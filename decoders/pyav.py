@@ -42,11 +42,7 @@ av.logging.set_level(None)
 def open_video(
     path_bytes: bytes, *, threads: int = 1, mode: str = "exact", alive: Callable[[], None] = lambda: None
 ) -> PyAVVideo:
-    """Open a file and read its packet table. Raises NotVideo or Unreadable; `alive` is called while work goes on.
-
-    Beside the modes that users have, `skim` is for who looks at all frames in turn: those that `fast` decodes, and of
-    them the nearest, so that none is jumped over.
-    """
+    """Open a file and read its packet table. Raises NotVideo or Unreadable; `alive` is called while work goes on."""
     return PyAVVideo(path_bytes, threads, mode, alive)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -192,7 +192,7 @@ def check_encoders(path: Path, options: IndexOptions) -> list[Space]:
     """The spaces of a run, and what `index_archive` would raise of its encoders, before there is a store at `path`."""
     if is_new(path):
         known: list[str] = []
-        specs = [encoders.here(name, options.weights) for name in options.encoder or (encoders.FALLBACK,)]
+        specs = _once(encoders.here(name, options.weights) for name in options.encoder or (encoders.FALLBACK,))
     else:
         store = Store.open(path)
         known, specs = store.spaces(), _encoders(store, options)
@@ -204,7 +204,11 @@ def check_encoders(path: Path, options: IndexOptions) -> list[Space]:
 
 def _encoders(store: Store, options: IndexOptions) -> list[EncoderSpec]:
     """The encoders asked for, each once, else the store's, with the weights given, else those used with them before."""
-    specs = [_encoder(store, name, options.weights) for name in options.encoder or (None,)]
+    return _once(_encoder(store, name, options.weights) for name in options.encoder or (None,))
+
+
+def _once(specs: Iterable[EncoderSpec]) -> list[EncoderSpec]:
+    """One spec for each space."""
     return list({spec.space.name: spec for spec in specs}.values())
 
 

@@ -24,7 +24,7 @@ from vidx.indexer import worker as worker_module
 from vidx.indexer.answers import Clip, Ended, Opened
 from vidx.indexer.encode import EncodedClip, encode
 from vidx.indexer.jobs import Job, Part, Resume
-from vidx.indexer.run import Done, index_archive
+from vidx.indexer.run import Done, check_encoders, index_archive
 from vidx.schema.records import DecodedClip, FoundFile, Outcome
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.store import Store
@@ -319,10 +319,15 @@ def test_from_the_command_line(films: Path, tmp_path: Path) -> None:
     for name in BOTH:
         found = finished([VIDX, "search", "red", "--store", str(store), "--encoder", name])
         assert found.returncode == 0, found.stderr
-    both = ["--encoder", "tiny", "--encoder", "tiny-5"]
-    built = finished([VIDX, "index", "--store", str(store), "--rebuild-index", *both])
+    built = finished([VIDX, "index", "--store", str(store), "--rebuild-index", *chosen])
     assert built.returncode == 0, built.stderr
+    assert built.stderr.count("index g000001") == 2  # however often one is named
     assert len(list((store / "index").glob("*/CURRENT"))) == 2
+
+
+def test_an_encoder_named_twice_is_one(tmp_path: Path) -> None:
+    spaces = check_encoders(tmp_path / "store", IndexOptions(encoder=("tiny", "tiny-5", "tiny")))
+    assert [space.encoder for space in spaces] == list(BOTH)
 
 
 def test_weights_by_hand_are_of_one_encoder() -> None:
