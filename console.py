@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,14 +40,15 @@ def print_events(events: Iterable[FileDone | Done], _root: Path, _options: Index
                 line: dict[str, Any] = {"event": "done", **counts, "seconds": event.seconds}
             else:
                 line = {"event": "file", **vars(event), "hours": round(event.hours, 6)}
-            lines.append(json.dumps(line))
+            lines.append(json.dumps(line) + "\n")
             # Nobody waits for unchanged files, they are many, and each write has to wait for the threads that decode.
             if line.get("state") != "unchanged" or len(lines) == _LINES:
-                print("\n".join(lines), flush=True)
-                lines.clear()
+                text, lines = "".join(lines), []
+                sys.stdout.write(text)  # all in one: an interrupt leaves whole lines, each once
+                sys.stdout.flush()
     finally:
-        if lines:
-            print("\n".join(lines), flush=True)
+        sys.stdout.writelines(lines)
+        sys.stdout.flush()
     return counts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -35,31 +36,50 @@ def test_every_event_is_printed_in_order_even_when_the_run_is_interrupted(
             raise KeyboardInterrupt
         yield Done({"files": len(states)}, 1.0)
 
-    printed: list[str] = []
+    printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("vidx.console._LINES", together)
-        patched.setattr("builtins.print", lambda text, flush: printed.extend(text.split("\n")))
+        patched.setattr("sys.stdout", printed)
         if is_interrupted:
             with pytest.raises(KeyboardInterrupt):
                 print_events(events(), Path("/"), IndexOptions())
         else:
             assert print_events(events(), Path("/"), IndexOptions()) == {"files": len(states)}
-    told = [json.loads(line) for line in printed]
+    told = [json.loads(line) for line in printed.getvalue().splitlines()]
     assert [(event["path"], event["state"]) for event in told if event["event"] == "file"] == [
         (f"/{number}.mp4", state) for number, state in enumerate(states)
     ]
     assert (told[-1:] == [{"event": "done", "files": len(states), "seconds": 1.0}]) == (not is_interrupted)
 
 
+class _Interrupted(io.StringIO):
+    """Standard output that takes what it is given and is interrupted before it says so."""
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if "/1.mp4" in text:
+            raise KeyboardInterrupt
+        return written
+
+
+def test_an_interrupt_while_a_line_is_printed_leaves_it_whole_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = _Interrupted()
+    monkeypatch.setattr("sys.stdout", printed)
+    files = [FileDone(f"/{number}.mp4", "indexed") for number in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        print_events(iter(files), Path("/"), IndexOptions())
+    assert [json.loads(line)["path"] for line in printed.getvalue().splitlines()] == ["/0.mp4", "/1.mp4"]
+
+
 def test_what_else_happened_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    printed: list[str] = []
-    monkeypatch.setattr("builtins.print", lambda text, flush: printed.extend(text.split("\n")))
+    printed = io.StringIO()
+    monkeypatch.setattr("sys.stdout", printed)
     seen: list[int] = []
 
     def events() -> Iterator[FileDone | Done]:
         for state in ("unchanged", "indexed", "unchanged"):
             yield FileDone("/a.mp4", state)
-            seen.append(len(printed))
+            seen.append(printed.getvalue().count("\n"))
         yield Done({}, 1.0)
 
     print_events(events(), Path("/"), IndexOptions())
