@@ -14,6 +14,7 @@ from vidx import __version__
 from vidx.cli_config import config
 from vidx.cli_dupes import dupes
 from vidx.cli_encoders import encoders
+from vidx.cli_eval import evaluate
 from vidx.cli_index import index, verify
 from vidx.cli_options import store_option
 from vidx.cli_prune import prune
@@ -36,7 +37,7 @@ def vidx(debug: bool) -> None:
     """
 
 
-for command in (index, search, sql, tag, teach, dupes, encoders, prune, verify, config):
+for command in (index, search, sql, tag, teach, dupes, evaluate, encoders, prune, verify, config):
     vidx.add_command(command)
 
 

@@ -47,7 +47,9 @@ NORMALISATIONS = {
 
 
 def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The centre of a picture whose short side was brought to size: uint8 (crop_px, crop_px, 3)."""
+    """The centre of a picture whose short side was brought to size: uint8 (crop_px, crop_px, 3); or `three_crops`."""
+    if preprocess.crops == 3:
+        return three_crops(picture, preprocess)
     crop_px = preprocess.crop_px
     width, height = _resized_size(picture, preprocess)
     if preprocess.filter == OPENCV:

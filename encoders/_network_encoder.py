@@ -50,8 +50,20 @@ class NetworkEncoder:
         """See `vidx.encoders.VideoTextEncoder.encode_text`."""
         return _unit(self._text_features(texts))
 
+    def features(self, frames: np.ndarray) -> np.ndarray:
+        """What a clip gives before anything is normalised, pooled or compared: uint8 clips to float32 (B, R, d).
+
+        Of CLIP a row for each frame; of networks that mix frames one for the video.
+        """
+        if self.spec.family == "clip":
+            return self._in_batches(frames, lambda pixels: self.network.frame_features(pixels))
+        return self._in_batches(frames, lambda pixels: self.network.video_features(pixels)[:, None])
+
     def in_batches(self, frames: np.ndarray, compute: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Rows of unit norm, float32 (B, d), for clips uint8 (B, T, side, side, 3), from normalised pixels."""
+        return _unit(self._in_batches(frames, compute))
+
+    def _in_batches(self, frames: np.ndarray, compute: Callable[[Tensor], Tensor]) -> np.ndarray:
         import torch
 
         at_once = _CLIPS_ON_CPU if self.device == "cpu" else _CLIPS_ON_GPU
@@ -63,7 +75,7 @@ class NetworkEncoder:
             half = torch.autocast(self.device, torch.bfloat16, enabled=self.precision != "float32")
             with torch.inference_mode(), half:
                 parts.append(compute(self.pixels(padded)).float().cpu().numpy()[: len(clips)])
-        return _unit(np.concatenate(parts))
+        return np.concatenate(parts)
 
     def pixels(self, frames: np.ndarray) -> Tensor:
         """uint8 (B, T, side, side, 3) to normalised float32 (B, T, 3, side, side), on the device."""

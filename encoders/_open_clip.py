@@ -103,10 +103,14 @@ class OpenClipNetwork(nn.Module):
         side: int = size[0] if isinstance(size, tuple) else size
         return side
 
+    def frame_features(self, pixels: Tensor) -> Tensor:
+        """Normalised pictures (B, T, 3, side, side) to (B, T, d), not of unit norm."""
+        features: Tensor = self.model.encode_image(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        return features
+
     def video_features(self, pixels: Tensor) -> Tensor:
         """Normalised pictures (B, T, 3, side, side) to (B, d)."""
-        frames = self.model.encode_image(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-        features: Tensor = self.head(frames)
+        features: Tensor = self.head(self.frame_features(pixels))
         return features
 
     def text_features(self, tokens: Tensor) -> Tensor:

@@ -21,6 +21,21 @@ class XCLIPEncoder(NetworkEncoder):
 
         Ni et al. 2022, section 3.3. The network's own scores are these times its learned scale.
         """
+        return self.cosines(self.features(frames), texts)
+
+    def features(self, frames: np.ndarray) -> np.ndarray:
+        """As `NetworkEncoder.features`: the video's own feature, then its patch context, float32 (B, 1 + P, d)."""
+
+        def both(pixels: Tensor) -> Tensor:
+            import torch
+
+            of_frames, context = self.network.towers(pixels)
+            return torch.cat([self.network.integrated(of_frames)[:, None], context], dim=1)
+
+        return self._in_batches(frames, both)
+
+    def cosines(self, features: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """What `features` returned, float32 (B, 1 + P, d), with the texts as each clip sees them: float32 (B, N)."""
         import torch
 
         from vidx.encoders._tokenizer import token_ids
@@ -29,13 +44,8 @@ class XCLIPEncoder(NetworkEncoder):
         network = self.network
         with torch.inference_mode():
             plain = network.text_features(torch.from_numpy(token_ids(texts)).to(self.device))
-
-        def with_texts(pixels: Tensor) -> Tensor:
-            """Each clip's own feature in the first row, its texts in the others."""
-            of_frames, context = network.towers(pixels)
-            videos, adjusted = network.integrated(of_frames), network.adjusted(plain, context)
-            return torch.cat([unit(videos)[:, None], unit(adjusted)], dim=1)
-
-        rows = self.in_batches(frames, with_texts)
-        scores: np.ndarray = np.einsum("bd,bnd->bn", rows[:, 0], rows[:, 1:])
-        return scores
+            parts = []
+            for clip in torch.tensor(features, device=self.device)[:, None]:  # alone, as sums of other shapes differ
+                adjusted = network.adjusted(plain, clip[:, 1:])
+                parts.append(torch.einsum("bd,bnd->bn", unit(clip[:, 0]), unit(adjusted)).cpu().numpy())
+        return np.concatenate(parts)

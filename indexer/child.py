@@ -29,6 +29,7 @@ from vidx.decoders import OpenVideo, announced
 from vidx.errors import MediaError, NotVideo
 from vidx.indexer.fingerprint import WHOLE_BYTES
 from vidx.indexer.plan import Windows, plan, window_at
+from vidx.indexer.sampling import Sampling
 from vidx.indexer.shots import cuts, detector_version, mode_to_look, plan_shots
 from vidx.plugins import load
 from vidx.schema.records import Outcome, PlannedClip, Preprocess, Video
@@ -131,7 +132,7 @@ def _memory_is_short() -> bool:
 
 
 def _planned(job: dict[str, Any], video: OpenVideo, look: Callable[..., OpenVideo], answers: _Answers) -> list[_Views]:
-    """The clips a job asks for: all windows or shots of a video, one around an instant, or one of given ticks.
+    """The clips a job asks for: all windows or shots of a video, one around an instant, or frames by index or by tick.
 
     Shots are looked for in a second opening of the file, so that damage counts where clips are decoded.
     """
@@ -147,6 +148,8 @@ def _planned(job: dict[str, Any], video: OpenVideo, look: Callable[..., OpenVide
             return list(zip(*(plan_shots(line, found, windows) for windows in views), strict=True))
         case "at":
             return [(window_at(line, job["at_s"], job["clip_s"], job["frames"]),)]
+        case "sampled":
+            return [tuple(Sampling(**sampling).planned(video.facts, line) for sampling in job["samplings"])]
     return [(PlannedClip(0.0, 0.0, tuple(job["ticks"])),)]
 
 

@@ -1,10 +1,14 @@
-"""Frames of single clips, decoded in a process of their own: what search and export may ask of the indexer."""
+"""Frames of single clips, decoded in processes of their own: what search, export and evaluations ask of the indexer."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,9 @@ import numpy as np
 from vidx.config import CLIP_S
 from vidx.errors import InputError, Unreadable
 from vidx.indexer.process import DecodeProcess, Limits, ProcessDied, job_message
+from vidx.indexer.sampling import Sampling
 from vidx.indexer.walk import storable_mtime_ns
-from vidx.schema.records import Preprocess, printable
+from vidx.schema.records import Preprocess, Video, printable
 from vidx.schema.snapshot import Snapshot
 from vidx.schema.spaces import Space
 from vidx.schema.store import Store
@@ -86,6 +91,98 @@ def _process() -> Iterator[DecodeProcess]:
         yield process
     finally:
         process.kill()
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which frames of a video to take, and how an encoder wants them."""
+
+    sampling: Sampling
+    preprocess: Preprocess
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a video gave: for each look its views, uint8 (clips x crops, T, side, side, 3), crops of a clip together.
+
+    `indices` int64 (clips, T) for each look say which frames these are. Where it gave nothing, `reason` says why.
+    """
+
+    views: tuple[np.ndarray, ...] = ()
+    indices: tuple[np.ndarray, ...] = ()
+    facts: Video | None = None
+    reason: str | None = None
+
+
+def looked_at(asked: Iterable[tuple[Path, Sequence[Look]]]) -> Iterator[Looked]:
+    """Videos by their paths, each decoded once for all its looks, in the order asked for; as many at once as cores."""
+    cores = os.cpu_count() or 1
+    children = _Children()
+    waiting: deque[Future[Looked]] = deque()
+    pool = ThreadPoolExecutor(cores)
+    try:
+        for path, looks in asked:
+            waiting.append(pool.submit(children.look, path, looks))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        children.kill()
+        pool.shutdown(cancel_futures=True)
+
+
+class _Children:
+    """A decode process for each thread that asks, which must outlive it."""
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+        self._all: list[DecodeProcess] = []
+
+    def look(self, path: Path, looks: Sequence[Look]) -> Looked:
+        asked = {"kind": "sampled", "samplings": [asdict(look.sampling) for look in looks]}
+        sizes = [look.preprocess for look in looks]
+        job = job_message(os.fsencode(path.absolute()), asked, _DECODER, sizes, thumbnails=False, threads=1)
+        facts, views = None, None
+        try:
+            for header, payloads in self._process().answers(job):
+                if header["kind"] == "opened":
+                    facts = Video(**header["facts"])
+                elif header["kind"] == "clip":
+                    shapes = [view["shape"] for view in header["views"]]
+                    views = [
+                        np.frombuffer(pixels, np.uint8).reshape(shape)
+                        for pixels, shape in zip(payloads[::2], shapes, strict=True)
+                    ]
+                elif header["kind"] == "end":
+                    reason = header["reason"]
+        except ProcessDied as death:
+            reason = str(death)
+        if facts is None or views is None:
+            return Looked(reason=reason or "it gave no frames")
+        indices = tuple(look.sampling.indices(facts) for look in looks)
+        shown = tuple(_in_views(*pair) for pair in zip(views, indices, strict=True))
+        return Looked(shown, indices, facts)
+
+    def _process(self) -> DecodeProcess:
+        process: DecodeProcess | None = getattr(self._own, "process", None)
+        if process is None or not process.usable:
+            process = self._own.process = DecodeProcess(Limits(), log=None)
+            self._all.append(process)
+        return process
+
+    def kill(self) -> None:
+        for process in self._all:
+            with suppress(OSError):
+                process.kill()
+
+
+def _in_views(frames: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Frames (n, side, side, 3) or (n, crops, side, side, 3) of the distinct indices, as `Looked` has them."""
+    chosen = frames[np.searchsorted(np.unique(indices), indices)]
+    if chosen.ndim == 5:
+        return chosen
+    return np.moveaxis(chosen, 2, 1).reshape(-1, indices.shape[1], *frames.shape[2:])
 
 
 def still(path: Path, space: Space) -> np.ndarray | None:

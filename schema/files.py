@@ -1,4 +1,4 @@
-"""Small files of the store, written so that a power cut leaves the old one or the new one, never half of one."""
+"""Small files: those of a user read whole, those of the store written so that a power cut never leaves half of one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+
+from vidx.errors import InputError
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8. Raises InputError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8", hint="save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror}", hint="name another file") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -39,13 +39,15 @@ class Preprocess:
 
     The source is shrunk by the colour converter to at most `shrink_to` times the target first (0: never), then by the
     named filter: `bicubic` or `bilinear` by PIL, with torchvision's rounding, or `opencv`, bilinear without
-    antialiasing, with mmcv's; `squash-` before the name makes the whole picture square (see `vidx.pixels`).
+    antialiasing, with mmcv's; `squash-` before the name makes the whole picture square (see `vidx.pixels`). With three
+    `crops`, which evaluations take, a frame becomes (3, crop_px, crop_px, 3).
     """
 
     short_side_px: int
     crop_px: int
     filter: str = "bicubic"
     shrink_to: int = 2
+    crops: int = 1
 
 
 @dataclass(frozen=True)

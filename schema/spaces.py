@@ -36,6 +36,8 @@ class Space:
         fields = asdict(self)
         if self.normalise is None:  # as spaces were named before there was a choice
             del fields["normalise"]
+        if self.preprocess.crops == 1:  # likewise
+            del fields["preprocess"]["crops"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @property

@@ -45,7 +45,7 @@ class Store:
         try:
             path.mkdir(parents=True, exist_ok=True)
             # What an interrupted `create` left is completed, not refused.
-            expected = {*SINGLE, *_FOLDERS, "lock", "lock.json", "store.json", "store.json.new"}
+            expected = {*SINGLE, *_FOLDERS, "features", "lock", "lock.json", "store.json", "store.json.new"}
             if strangers := sorted(entry.name for entry in path.iterdir() if entry.name not in expected):
                 raise StoreError(
                     f"{path} is no store and not empty (it holds {strangers[0]})", hint="name an empty or new folder"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vidx.encoders._label_sets import LABEL_SETS, as_words, names_as_words
 from vidx.errors import InputError
+from vidx.schema.files import read_text
 from vidx.schema.records import can_be_shown
 
 _SYNONYMS = "|"  # between those of one label
@@ -91,13 +92,13 @@ def digest_of(fields: object) -> str:
 
 def _from_lines(path: Path) -> Iterable[tuple[int, Label]]:
     """Each label and the number of its line."""
-    for number, line in enumerate(_text_of(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if name := " ".join(line.split()):
             yield number, Label(name, (as_words(name),))
 
 
 def _from_csv(path: Path) -> Iterable[tuple[int, Label]]:
-    rows = csv.DictReader(io.StringIO(_text_of(path), newline=""), strict=True)
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         columns = list(rows.fieldnames or ())
         named = next((column for column in _LABEL_COLUMNS if column in columns), None)
@@ -131,15 +132,6 @@ def _threshold(path: Path, line: int, cells: dict[str, str]) -> float | None:
     if not 0 <= threshold <= 1:
         raise _wrong(path, f"line {line}: a threshold is a probability from 0 to 1, not {given!r}")
     return threshold
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8", hint="save it as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror}", hint="name another file") from error
 
 
 def _check(path: Path, by_line: Sequence[tuple[int, Label]]) -> None:

@@ -13,7 +13,17 @@ FOLDERS = ("decoders", "encoders", "export", "indexer", "learn", "schema", "sear
 
 # What each part may import of ours, beside itself.
 GROUND = {"errors", "config", "plugins"}
-COMMANDS = {"cli_dupes", "cli_index", "cli_search", "cli_encoders", "cli_tag", "cli_teach", "cli_prune", "cli_config"}
+COMMANDS = {
+    "cli_dupes",
+    "cli_eval",
+    "cli_index",
+    "cli_search",
+    "cli_encoders",
+    "cli_tag",
+    "cli_teach",
+    "cli_prune",
+    "cli_config",
+}
 ALLOWED = {
     "__init__": {"api"},
     "api": {"schema", "indexer", "settings", "search", *GROUND},
@@ -27,7 +37,7 @@ ALLOWED = {
     "vectors": {"schema", *GROUND},
     "export": {"schema", "decoders", *GROUND},  # decoders: cuts only, see below
     "indexer": {"schema", "decoders", "encoders", "__init__", *GROUND},
-    "learn": {"schema", "search", *GROUND},
+    "learn": {"schema", "search", "encoders", "export", "indexer", "pixels", *GROUND},
     "search": {"schema", "encoders", "vectors", "indexer", "__init__", *GROUND},
     "settings": {"schema", "indexer", "config", "errors"},
     "console": {"export", "indexer", "config"},
@@ -36,6 +46,7 @@ ALLOWED = {
     "cli_config": {"cli_options", "schema", "indexer", "settings", "config"},
     "cli_index": {"cli_options", "settings", "schema", "encoders", "indexer", "search", "console", "export", *GROUND},
     "cli_dupes": {"cli_options", "schema", "export", "search", *GROUND},
+    "cli_eval": {"cli_options", "encoders", "export", "learn", "config"},
     "cli_prune": {"cli_options", "schema", "export", "indexer", "search", *GROUND},
     "cli_search": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_tag": {"cli_options", "schema", "export", "search", *GROUND},
@@ -44,7 +55,20 @@ ALLOWED = {
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.
 STAGES = [
-    *("patterns", "walk", "fingerprint", "jobs", "probe", "plan", "shots", "child", "process", "answers", "split"),
+    *(
+        "patterns",
+        "walk",
+        "fingerprint",
+        "jobs",
+        "probe",
+        "plan",
+        "sampling",
+        "shots",
+        "child",
+        "process",
+        "answers",
+        "split",
+    ),
     *("worker", "decode", "still", "encode", "attempts", "vanished", "commit", "run", "frames", "prune", "watch"),
 ]
 # Run in the process that cuts, where a file may do what it likes; only these of export decode.

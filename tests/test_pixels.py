@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -155,9 +154,12 @@ def test_constants_are_the_published_ones_in_levels_of_255() -> None:
     np.testing.assert_allclose(CLIP.mean, CLIP_MMACTION2.mean, atol=1e-5)
 
 
-def test_a_space_made_before_there_was_a_choice_keeps_its_name() -> None:
-    expected = {"short_side_px": 256, "crop_px": 224, "filter": "bicubic", "shrink_to": 2}
-    assert asdict(Preprocess(256, 224)) == expected
+def test_with_three_crops_a_picture_becomes_its_three_views() -> None:
+    picture = mixed(90, 70)
+    for filter in ("bicubic", OPENCV):
+        assert np.array_equal(
+            fit(picture, Preprocess(32, 32, filter, crops=3)), three_crops(picture, Preprocess(32, 32, filter))
+        )
 
 
 def test_decoders_fit_pictures_in_the_same_way() -> None:

@@ -37,7 +37,7 @@ def test_every_output_of_the_original_is_reproduced(path: Path) -> None:
     assert [c for c in compared if not c.within] == []
 
 
-def small_clip() -> dict[str, torch.Tensor]:
+def small_clip(n_tokens: int = 100) -> dict[str, torch.Tensor]:
     """A CLIP of one layer a side, widths 128 and 64, pictures of 32 pixels in patches of 16."""
     made = torch.Generator().manual_seed(5)
     shapes = {
@@ -47,7 +47,7 @@ def small_clip() -> dict[str, torch.Tensor]:
         "visual.proj": (128, 64),
         "positional_embedding": (77, 64),
         "text_projection": (64, 64),
-        "token_embedding.weight": (100, 64),
+        "token_embedding.weight": (n_tokens, 64),
         "logit_scale": (),
     }
     for norm, width in (("visual.ln_pre", 128), ("visual.ln_post", 128), ("ln_final", 64)):

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidx.learn import sampling
-from vidx.learn.sampling import (
+from vidx.indexer import sampling
+from vidx.indexer.sampling import (
     dense_clips,
     random_in_intervals,
     random_in_segments,

@@ -37,7 +37,13 @@ CHANGES: dict[str, Any] = {
     "prompts": [],
     "normalise": "imagenet",
 }
-PREPROCESS_CHANGES: dict[str, Any] = {"short_side_px": 256, "crop_px": 200, "filter": "bilinear", "shrink_to": 0}
+PREPROCESS_CHANGES: dict[str, Any] = {
+    "short_side_px": 256,
+    "crop_px": 200,
+    "filter": "bilinear",
+    "shrink_to": 0,
+    "crops": 3,
+}
 
 
 def test_the_name_is_the_encoder_made_safe_and_a_digest_of_sorted_compact_json() -> None:

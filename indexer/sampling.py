@@ -6,9 +6,15 @@ frame, or none is asked for. What is floored is computed in whole numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
+from vidx.schema.records import PlannedClip, Timeline, Video
+
 _DENSE_SPAN = 128  # frames that a dense clip of Text4Vis looks over
+_TOLERANCE_S = 1e-6  # a frame due at the very instant asked for counts as shown
 
 
 def segment_starts(n: int, frames: int) -> np.ndarray:
@@ -105,6 +111,72 @@ def random_strided(n: int, frames: int, generator: np.random.Generator, stride: 
     _require(n, frames, 1, stride)
     start = generator.integers(max(1, n - frames * stride + 1))
     return (start + np.arange(frames) * stride) % n
+
+
+def interleaved_clips(n: int, frames: int, clips: int) -> np.ndarray:
+    """The C x T frames of `segment_starts` dealt out in turn, shape (C, T): each clip spans the whole video."""
+    return segment_starts(n, frames * clips).reshape(frames, clips).T
+
+
+def _drawn(n: int, frames: int, clips: int) -> np.ndarray:
+    """C draws of X-CLIP's training sampler, shape (C, T), always the same for a number of frames.
+
+    Its authors' four test clips are such draws, of a random state that they did not publish.
+    """
+    generator = np.random.default_rng(n)
+    return np.stack([random_in_intervals(n, frames, generator) for _ in range(clips)])
+
+
+_OF_ONE: dict[str, Callable[[int, int], np.ndarray]] = {
+    "starts": segment_starts,
+    "centres": segment_centres,
+    "middles": segment_middles,
+}
+_OF_SEVERAL: dict[str, Callable[[int, int, int], np.ndarray]] = {
+    "shifted": shifted_clips,
+    "dense": dense_clips,
+    "strided": strided_clips,
+    "interleaved": interleaved_clips,
+    "drawn": _drawn,
+}
+RULES = (*_OF_ONE, *_OF_SEVERAL)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One of RULES and what it is called with.
+
+    `frames_per_s`: frames count at this rate, as those of data sets that were extracted so; None: as they are shown.
+    """
+
+    rule: str
+    frames: int
+    clips: int = 1
+    frames_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES or min(self.frames, self.clips) < 1 or (self.rule in _OF_ONE and self.clips > 1):
+            raise ValueError(f"can't sample {self.clips} clips of {self.frames} frames by {self.rule}")
+
+    def indices(self, video: Video) -> np.ndarray:
+        """int64 (clips, frames)."""
+        n = video.n_frames
+        if self.frames_per_s is not None:
+            n = max(1, round((video.duration_s - video.first_s) * self.frames_per_s))
+        if self.rule in _OF_ONE:
+            return _OF_ONE[self.rule](n, self.frames)[None]
+        return _OF_SEVERAL[self.rule](n, self.frames, self.clips)
+
+    def planned(self, video: Video, line: Timeline) -> PlannedClip:
+        """A clip of all frames that occur in `indices`, each index once, in their order."""
+        distinct = np.unique(self.indices(video))
+        if self.frames_per_s is None:
+            ticks = line.ticks[distinct]
+        else:
+            wanted = line.seconds(line.ticks[0]) + distinct / self.frames_per_s
+            at = np.searchsorted(line.seconds(line.ticks), wanted + _TOLERANCE_S, side="right") - 1
+            ticks = line.ticks[np.maximum(at, 0)]
+        return PlannedClip(video.first_s, video.duration_s, tuple(int(tick) for tick in ticks))
 
 
 def _require(n: int, frames: int, clips: int = 1, stride: int = 1) -> None:
