@@ -19,6 +19,7 @@ VidxError
 └── MediaError           one file can't be used; recorded in the store, never ends a run
     ├── NotVideo
     └── Unreadable
+        └── NotTrusted   by this decoder, which may get it wrong; another one may read it
 """
 
 from __future__ import annotations
@@ -103,4 +104,8 @@ class NotVideo(MediaError):
 
 
 class Unreadable(MediaError):
+    pass
+
+
+class NotTrusted(Unreadable):
     pass

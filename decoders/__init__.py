@@ -14,7 +14,8 @@ import numpy as np
 
 from vidx.schema.records import Preprocess, Timeline, Video
 
-# The built-in ones and the library each needs. A file that kills a process of one is tried once with the next.
+# The built-in ones and the library each needs. A file that kills a process of one, or that one may get wrong, is tried
+# once with the next.
 FALLBACKS = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec"}
 MODES = ("exact", "fast", "keyframes")  # which frames are decoded, the most exact first
 

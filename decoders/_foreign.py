@@ -16,7 +16,7 @@ from vidx.decoders._packets import family_of, first_video, open_container, packe
 from vidx.decoders._picture import PyAVPicture
 from vidx.decoders._sizes import keeps_its_size
 from vidx.decoders._timeline import read_packet_table
-from vidx.errors import Unreadable
+from vidx.errors import NotTrusted, Unreadable
 
 MOST_PX = 1080  # short side of a frame as it is decoded: they are RGB, and several are kept
 
@@ -28,16 +28,16 @@ class ForeignVideo:
     in_parts = False
 
     def __init__(self, path_bytes: bytes, decoder: str, containers: Collection[str], alive: Callable[[], None]) -> None:
-        """Raises NotVideo, and Unreadable also for what the decoder, named for people, may get wrong."""
+        """Raises NotVideo, Unreadable, and NotTrusted for what the decoder, named for people, may get wrong."""
         self._path, self._alive = path_bytes, alive
         with open_container(path_bytes) as container:
             stream, self._family = first_video(container), family_of(container)
             if self._family not in containers:
-                raise Unreadable(f"{decoder} can't be trusted with a container of this kind ({self._family})")
+                raise NotTrusted(f"{decoder} can't be trusted with a container of this kind ({self._family})")
             self._n_streams = len(container.streams.video)
             rotation = rotation_of(path_bytes, stream.id) if self._family == "mov" else 0
             if rotation is None or "rotate" in stream.metadata:
-                raise Unreadable(f"{decoder} can't be trusted to turn its pictures upright")
+                raise NotTrusted(f"{decoder} can't be trusted to turn its pictures upright")
             table = read_packet_table(container, stream, path_bytes, alive)
             coded = Picture(stream.codec_context.pix_fmt or "", stream.width, stream.height, rotation)
             self.facts = facts_of(container, stream, table.line, coded, path_bytes)

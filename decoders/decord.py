@@ -28,7 +28,7 @@ from vidx.decoders import ShownFrame
 from vidx.decoders._foreign import MOST_PX, ForeignVideo
 from vidx.decoders._log import Complaints
 from vidx.decoders._picture import PyAVPicture
-from vidx.errors import Unreadable, VidxError
+from vidx.errors import NotTrusted, VidxError
 
 # Containers that it reads right, and how they begin: no text does so, which decord might take for a playlist.
 _BEGINNINGS = {"mov": b"\0", "matroska": b"\x1aE\xdf\xa3", "flv": b"FLV"}
@@ -50,7 +50,7 @@ def open_video(
 ) -> DecordVideo:
     """Open a file and read its packet table; `alive` is called while work goes on. Any mode is decoded exactly.
 
-    Raises NotVideo, Unreadable also for what decord can't be trusted with, and VidxError where it is not installed.
+    Raises NotVideo, Unreadable, NotTrusted for what decord may get wrong, and VidxError where it is not installed.
     """
     return DecordVideo(path_bytes, threads, alive)
 
@@ -77,7 +77,7 @@ class DecordVideo(ForeignVideo):
         self._file.close()
 
     def frames_at(self, ticks: Iterable[int]) -> Iterator[tuple[int, ShownFrame]]:
-        """See `vidx.decoders.OpenVideo.frames_at`. Raises Unreadable where decord fails or its count proves wrong.
+        """See `vidx.decoders.OpenVideo.frames_at`. Raises NotTrusted where decord fails or its count proves wrong.
 
         The count shows at the end of the file, so before the last frame is given the rest is read.
         """
@@ -89,18 +89,18 @@ class DecordVideo(ForeignVideo):
             yield tick, picture
 
     def _check_trust(self) -> None:
-        """Raises Unreadable for what decord may get wrong."""
+        """Raises NotTrusted for what decord may get wrong."""
         if not self._file.read(8).startswith(_BEGINNINGS[self._family]):
-            raise Unreadable(f"decord can't be trusted with a container of this kind ({self._family})")
+            raise NotTrusted(f"decord can't be trusted with a container of this kind ({self._family})")
         if self._n_streams > 1:
-            raise Unreadable("decord can't be trusted to take the right one of its video streams")
+            raise NotTrusted("decord can't be trusted to take the right one of its video streams")
         if self._n_packets != (shown := len(self.timeline.ticks)):
-            raise Unreadable(f"decord would count {self._n_packets} frames where {shown} are shown")
+            raise NotTrusted(f"decord would count {self._n_packets} frames where {shown} are shown")
         if not self._keeps_its_size:
-            raise Unreadable("decord can't be trusted with pictures whose size may change")
+            raise NotTrusted("decord can't be trusted with pictures whose size may change")
 
     def _open_reader(self) -> None:
-        """Stand before the first frame. Raises Unreadable."""
+        """Stand before the first frame. Raises NotTrusted."""
         width, height = self.facts.width, self.facts.height
         if self.facts.rotation % 180:
             width, height = height, width
@@ -115,20 +115,20 @@ class DecordVideo(ForeignVideo):
                 fault_tol=_NO_FAULT,
             )
         except (*self._errors, RuntimeError, AssertionError) as error:
-            raise Unreadable(f"decord can't open it: {_first_line(error)}") from error
+            raise NotTrusted(f"decord can't open it: {_first_line(error)}") from error
         if len(self._reader) != len(self.timeline.ticks):
-            raise Unreadable(f"decord counts {len(self._reader)} frames where {len(self.timeline.ticks)} are shown")
+            raise NotTrusted(f"decord counts {len(self._reader)} frames where {len(self.timeline.ticks)} are shown")
         self._next, self._heard = 0, self._complaints.count
 
     def _picture(self, number: int) -> PyAVPicture:
-        """Frame `number`; those before it are read and dropped. Raises Unreadable."""
+        """Frame `number`; those before it are read and dropped. Raises NotTrusted."""
         if number < self._next - 1:
             self._open_reader()
         while self._next <= number:
             try:
                 rgb = self._reader.next().asnumpy()
             except (*self._errors, StopIteration) as error:
-                raise Unreadable(f"decord fails at frame {self._next}: {_first_line(error)}") from error
+                raise NotTrusted(f"decord fails at frame {self._next}: {_first_line(error)}") from error
             if self._complaints.count > self._heard:
                 self._note_damage(self._next)
                 self._heard = self._complaints.count
@@ -152,13 +152,13 @@ def _library() -> tuple[ModuleType, Complaints]:
 
 
 def _name_of(descriptor: int, path_bytes: bytes) -> str:
-    """A name under which decord finds the open file and no other. Raises Unreadable."""
+    """A name under which decord finds the open file and no other. Raises NotTrusted."""
     if sys.platform == "linux":
         return f"/proc/self/fd/{descriptor}"  # of names it takes UTF-8 only
     try:
         return os.path.abspath(path_bytes).decode()
     except UnicodeDecodeError as error:
-        raise Unreadable("decord opens no file whose name is not UTF-8") from error
+        raise NotTrusted("decord opens no file whose name is not UTF-8") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from vidx.decoders import ShownFrame
 from vidx.decoders._foreign import MOST_PX, ForeignVideo
 from vidx.decoders._log import Complaints
 from vidx.decoders._picture import PyAVPicture
-from vidx.errors import Unreadable, VidxError
+from vidx.errors import NotTrusted, VidxError
 
 _CONTAINERS = {"mov", "matroska", "flv", "asf", "ogg"}  # that it reads right
 _FRAMES_PER_SIGN_OF_LIFE = 16
@@ -57,7 +57,7 @@ def open_video(
     """Open a file and read its packet table; `alive` is called while work goes on. Any mode is decoded exactly.
 
     One thread decodes, whatever `threads` says: FFmpeg's log is listened to, and what it says from threads of its own
-    would have to wait for Python. Raises NotVideo, Unreadable also for what torchcodec can't be trusted with, and
+    would have to wait for Python. Raises NotVideo, Unreadable, NotTrusted for what torchcodec may get wrong, and
     VidxError where it or FFmpeg is not installed.
     """
     return TorchcodecVideo(path_bytes, alive)
@@ -82,7 +82,7 @@ class TorchcodecVideo(ForeignVideo):
         self._source.close()
 
     def frames_at(self, ticks: Iterable[int]) -> Iterator[tuple[int, ShownFrame]]:
-        """See `vidx.decoders.OpenVideo.frames_at`. Raises Unreadable where torchcodec fails or gives another frame."""
+        """See `vidx.decoders.OpenVideo.frames_at`. Raises NotTrusted where torchcodec fails or gives another frame."""
         for tick in ticks:
             number = self._number_at(tick)
             if number != self._next - 1:
@@ -90,7 +90,7 @@ class TorchcodecVideo(ForeignVideo):
             yield tick, self._latest
 
     def _open_reader(self) -> None:
-        """Raises Unreadable where torchcodec does not see the frames that there are."""
+        """Raises NotTrusted where torchcodec does not see the frames that there are."""
         facts, shown = self.facts, len(self.timeline.ticks)
         height, width = (facts.width, facts.height) if facts.rotation % 180 else (facts.height, facts.width)
         shrink = min(height, width) / MOST_PX
@@ -111,13 +111,13 @@ class TorchcodecVideo(ForeignVideo):
             ),
         )
         if len(self._reader) != shown:
-            raise Unreadable(f"torchcodec counts {len(self._reader)} frames where {shown} are shown")
+            raise NotTrusted(f"torchcodec counts {len(self._reader)} frames where {shown} are shown")
         if round(self._reader.metadata.rotation or 0) % 360 != facts.rotation:
-            raise Unreadable("torchcodec can't be trusted to turn its pictures upright")
+            raise NotTrusted("torchcodec can't be trusted to turn its pictures upright")
         self._next, self._heard = 0, self._complaints.count
 
     def _go_to(self, number: int) -> None:
-        """Decode frame `number`, and some on the way to it. Raises Unreadable."""
+        """Decode frame `number`, and some on the way to it. Raises NotTrusted."""
         key, first, stride = self._key_before(number), self._next, _FRAMES_PER_SIGN_OF_LIFE
         if number < first or key > first:
             first = key
@@ -145,19 +145,19 @@ class TorchcodecVideo(ForeignVideo):
         self._alive()
 
     def _decoded(self, number: int) -> PyAVPicture:
-        """Frame `number`. Raises Unreadable where torchcodec gives none, or another."""
+        """Frame `number`. Raises NotTrusted where torchcodec gives none, or another."""
         frame = self._asked(f"fails at frame {number}", lambda: self._reader.get_frame_at(number))
         tick, base = int(self.timeline.ticks[number]), self.timeline.time_base
         if round(frame.pts_seconds / base.numerator * base.denominator) != tick:
-            raise Unreadable(f"torchcodec gives a frame of {frame.pts_seconds:.3f} s for frame {number}")
+            raise NotTrusted(f"torchcodec gives a frame of {frame.pts_seconds:.3f} s for frame {number}")
         return self._as_coded(frame.data.numpy(), number)
 
     def _asked(self, failure: str, call: Callable[[], Any]) -> Any:
-        """What a call of torchcodec returns. Raises Unreadable, or OSError as the disk does."""
+        """What a call of torchcodec returns. Raises NotTrusted, or OSError as the disk does."""
         try:
             return call()
         except _ERRORS as error:
-            raise Unreadable(f"torchcodec {failure}: {_first_line(error)}") from error
+            raise NotTrusted(f"torchcodec {failure}: {_first_line(error)}") from error
         finally:
             if self._source.error is not None:
                 raise self._source.error

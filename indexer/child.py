@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from vidx.decoders import OpenVideo, announced
-from vidx.errors import MediaError, NotVideo
+from vidx.errors import MediaError, NotTrusted, NotVideo
 from vidx.indexer.fingerprint import WHOLE_BYTES
 from vidx.indexer.plan import Windows, plan, window_at
 from vidx.indexer.sampling import Sampling
@@ -98,6 +98,9 @@ def _serve(job: dict[str, Any], answers: _Answers, held: _Held) -> None:
                 held.video, video = video, None
     except NotVideo as error:
         outcome = Outcome("not_video", str(error))
+    except NotTrusted as error:
+        answers.send({"kind": "refused", "reason": str(error)})
+        return
     except MediaError as error:
         outcome = Outcome("failed", str(error), 0.0)
     except MemoryError:

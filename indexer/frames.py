@@ -16,7 +16,7 @@ import numpy as np
 
 from vidx.config import CLIP_S
 from vidx.errors import InputError, Unreadable
-from vidx.indexer.process import DecodeProcess, Limits, ProcessDied, job_message
+from vidx.indexer.process import DecodeProcess, Limits, NoAnswer, job_message
 from vidx.indexer.sampling import Sampling
 from vidx.indexer.walk import storable_mtime_ns
 from vidx.schema.records import Preprocess, Video, printable
@@ -77,8 +77,8 @@ def _decoded(
                     frames = np.frombuffer(payloads[0], np.uint8).reshape(header["views"][0]["shape"])
                 elif header["kind"] == "end":
                     reason = header["reason"]
-        except ProcessDied as death:
-            reason = str(death)
+        except NoAnswer as error:
+            reason = str(error)
     if frames is None:
         raise Unreadable(f"{printable(path)}: {reason}")
     return frames
@@ -156,8 +156,8 @@ class _Children:
                     ]
                 elif header["kind"] == "end":
                     reason = header["reason"]
-        except ProcessDied as death:
-            reason = str(death)
+        except NoAnswer as error:
+            reason = str(error)
         if facts is None or views is None:
             return Looked(reason=reason or "it gave no frames")
         indices = tuple(look.sampling.indices(facts) for look in looks)

@@ -33,8 +33,16 @@ class Limits:
     memory_bytes: int = 4 * 2**30
 
 
-class ProcessDied(Exception):
-    """The process crashed, or was killed for going on without end; says which."""
+class NoAnswer(Exception):
+    """A decoder gives no account of a file, which another one may; says why."""
+
+
+class ProcessDied(NoAnswer):
+    """The process crashed, or was killed for going on without end."""
+
+
+class Refused(NoAnswer):
+    """The decoder may get this file wrong. Its process is as good as before."""
 
 
 class DecodeProcess:
@@ -64,7 +72,7 @@ class DecodeProcess:
     ) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
         """Headers and payloads of one job, the last of kind `end`; ends early only when `stop` is set.
 
-        Raises ProcessDied. See `vidx.indexer.child` for the messages.
+        Raises NoAnswer. See `vidx.indexer.child` for the messages.
         """
         limit_s, worked_s = _PATIENCE_S, 0.0
         try:
@@ -76,6 +84,8 @@ class DecodeProcess:
                 header, payloads = self._receive()
                 if header["kind"] == "gave up":
                     raise _Killed(header["reason"])
+                if header["kind"] == "refused":
+                    raise Refused(header["reason"])
                 if "facts" in header:  # also with the sign of life before shots are looked for
                     limit_s = _PATIENCE_S + _SLOWEST * float(header["facts"]["duration_s"])
                 if worked_s > limit_s:

@@ -178,7 +178,7 @@ def _open_log(path: Path) -> IO[bytes]:
 
 
 def _decoders(first: str) -> tuple[str, ...]:
-    """The decoder asked for, and the one that gets what kills a process of it."""
+    """The decoder asked for, and the one that gets what it refuses or what kills a process of it."""
     others = (name for name, library in FALLBACKS.items() if name != first and find_spec(library))
     return (first, *islice(others, 1))
 

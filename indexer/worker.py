@@ -12,7 +12,7 @@ import numpy as np
 
 from vidx.indexer.answers import Answer, Clip, DecodeOptions, Ended, Opened
 from vidx.indexer.jobs import Job
-from vidx.indexer.process import DecodeProcess, ProcessDied, job_message
+from vidx.indexer.process import DecodeProcess, NoAnswer, ProcessDied, job_message
 from vidx.indexer.split import RANGE_CLIPS, Pool, Split
 from vidx.indexer.walk import storable_mtime_ns
 from vidx.schema.records import DecodedClip, FoundFile, Outcome, Video
@@ -38,15 +38,15 @@ class Worker:
 
     def run(self, job: Job) -> Iterator[Answer]:
         """Answers of one job. Ends without an Ended only when `stop` is set."""
-        deaths: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         for decoder in self._options.decoders:
             try:
                 if not (yield from self._shared(job, decoder)):
                     yield from self._answers(job, decoder)
                 return
-            except ProcessDied as death:
-                deaths[decoder] = str(death)
-        reason = "; ".join(f"{decoder}: {death}" for decoder, death in deaths.items())
+            except NoAnswer as error:
+                reasons[decoder] = str(error)
+        reason = "; ".join(f"{decoder}: {why}" for decoder, why in reasons.items())
         yield Ended(job, _if_still_the_same(job.file, Outcome("failed", reason, 0.0)))
 
     def help(self, split: Split, first: int) -> Iterator[Answer]:
@@ -58,7 +58,7 @@ class Worker:
                     yield answer
                 elif isinstance(answer, Ended):
                     is_right = answer.outcome.state == "ok"
-        except ProcessDied:
+        except NoAnswer:
             pass  # its owner decodes the video anew, and tells
         finally:
             split.done(is_right=is_right)
@@ -66,7 +66,7 @@ class Worker:
     def _shared(self, job: Job, decoder: str) -> Generator[Answer, None, bool]:
         """Answers of a job that others may help with; False if that went wrong, and it must be begun anew alone.
 
-        Raises ProcessDied where it died over the first range.
+        Raises NoAnswer where there is none for the first range.
         """
         stop: int | None = None
         for answer in self._answers(job, decoder, _Part(None) if self._options.share else None):
@@ -92,7 +92,7 @@ class Worker:
         return True
 
     def _answers(self, job: Job, decoder: str, part: _Part | None = None) -> Iterator[Answer]:
-        """What one decoder makes of a job, or of a part of it. Raises ProcessDied."""
+        """What one decoder makes of a job, or of a part of it. Raises NoAnswer."""
         if self._process is None or not self._process.usable:
             self._process = DecodeProcess(self._options.limits, self._options.log)
         video: Video | None = None

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,6 +21,7 @@ import pytest
 
 from vidx.decoders import pyav
 from vidx.errors import EncoderBroken
+from vidx.indexer import worker
 from vidx.indexer.answers import Clip, DecodeOptions, Ended, Opened, View
 from vidx.indexer.decode import decode
 from vidx.indexer.encode import EncodedClip, encode
@@ -42,6 +44,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="finds child proce
 _PLUG_IN = """
 import os, signal, time
 from vidx.decoders import pyav
+from vidx.errors import NotTrusted
 
 VERSIONS = {"naughty": "7"}
 
@@ -65,6 +68,8 @@ def befall(fate, alive):
         raise ZeroDivisionError("a bug of the decoder")
     elif fate == b"memory":
         raise MemoryError
+    elif fate == b"refused":
+        raise NotTrusted("this may come out wrong")
     elif fate == b"vanished":
         raise OSError(5, "Input/output error")
     elif fate == b"hang":
@@ -299,6 +304,38 @@ def test_what_kills_one_decoder_is_tried_once_with_the_next(clip_file, options, 
     assert [answer.decoder for answer in of(answers, wanted[2]) if isinstance(answer, Opened)] == [plug_in]
 
 
+def test_what_one_decoder_refuses_is_tried_with_the_next_and_its_process_goes_on(
+    clip_file, options, plug_in, tmp_path, monkeypatch
+):
+    wanted = jobs_named(tmp_path, clip_file, "refused_1.mp4", "ok_2.mp4")
+    started = []
+
+    class Counted(worker.DecodeProcess):
+        def __init__(self, *arguments: Any) -> None:
+            started.append(self)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(worker, "DecodeProcess", Counted)
+    answers = list(decode(iter(wanted), options(decoders=(plug_in, "pyav"))))
+    assert set(outcomes(answers).values()) == {("ok", None)}
+    refused = of(answers, wanted[0])
+    assert [answer.decoder for answer in refused if isinstance(answer, Opened)] == [plug_in, "pyav"]
+    assert [type(answer) for answer in refused[-5:]] == [Opened, Clip, Clip, Clip, Ended]
+    assert refused[-1].outcome.versions.keys() == pyav.VERSIONS.keys()
+    assert len(started) == 1
+    alone = list(decode(iter(wanted), options(decoders=(plug_in,))))
+    reason = "naughty: this may come out wrong"
+    assert outcomes(alone) == {"refused_1.mp4": ("failed", reason), "ok_2.mp4": ("ok", None)}
+
+
+def test_a_good_file_that_decord_may_get_wrong_is_read_by_the_next_decoder(make_video, options, tmp_path):
+    pytest.importorskip("decord")
+    path = make_video(tmp_path / "plain.avi")
+    answers = list(decode(iter([job(path)]), options(decoders=("decord", "pyav"))))
+    assert outcomes(answers) == {"plain.avi": ("ok", None)}
+    assert [answer.decoder for answer in answers if isinstance(answer, Opened)] == ["pyav"]
+
+
 def test_a_file_that_kills_two_decoders_fails_with_both_reasons(clip_file, options, plug_in, tmp_path):
     (wanted,) = jobs_named(tmp_path, clip_file, "segfault_1.mp4")
     answers = list(decode(iter([wanted]), options(decoders=(plug_in, plug_in))))
@@ -477,6 +514,7 @@ _PARENT = """
 import os, sys
 sys.path.insert(0, {folder!r})
 from pathlib import Path
+from vidx.indexer import worker
 from vidx.indexer.answers import DecodeOptions, View
 from vidx.indexer.decode import decode
 from vidx.indexer.process import Limits
