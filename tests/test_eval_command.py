@@ -143,7 +143,7 @@ def test_a_report_of_a_data_set_has_its_pictures_and_says_what_was_left_out(vidx
 
 def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path, vidx: Run) -> None:
     root, store = tmp_path / "hmdb51", tmp_path / "store"
-    make_hmdb51(root, per_class=6)
+    make_hmdb51(root, per_class=3)
     arguments: list[Any] = ["eval", "zero-shot", root, "--dataset", "hmdb51", "--encoder", "conse", "--store", store]
     program = "from vidx.learn import features; features._FLUSH_S = 0.0; from vidx.cli import main; main()"
     process = subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.DEVNULL)
