@@ -21,6 +21,7 @@ from vidx.cli_prune import prune
 from vidx.cli_search import search, sql
 from vidx.cli_tag import tag
 from vidx.cli_teach import teach
+from vidx.cli_train import train
 from vidx.config import default_store
 from vidx.errors import Interrupted, VidxError
 
@@ -37,7 +38,7 @@ def vidx(debug: bool) -> None:
     """
 
 
-for command in (index, search, sql, tag, teach, dupes, evaluate, encoders, prune, verify, config):
+for command in (index, search, sql, tag, teach, dupes, evaluate, train, encoders, prune, verify, config):
     vidx.add_command(command)
 
 

@@ -17,12 +17,13 @@ from typing import Protocol
 import numpy as np
 
 from vidx.encoders._spec import EncoderSpec, WeightsFile
+from vidx.encoders._trained import PREFIX, is_trained, is_trained_folder, spec_named, spec_of_space
 from vidx.encoders._weights import resolved
 from vidx.errors import EncoderBroken, InputError, UnknownChoice, WeightsMisfit
 from vidx.plugins import available, load
 from vidx.schema.spaces import Space
 
-__all__ = ["EncoderSpec", "VideoTextEncoder", "WeightsFile"]
+__all__ = ["EncoderSpec", "VideoTextEncoder", "WeightsFile", "is_trained_folder"]
 
 DEFAULT = "xclip-base-patch32"  # of a new store, where its weights are here or can be had
 FALLBACK = "conse"  # else; it needs no model hub
@@ -57,7 +58,12 @@ def specs() -> dict[str, EncoderSpec]:
 
 
 def spec(name: str) -> EncoderSpec:
-    """What is known of an encoder; X-CLIP's may be named as on Hugging Face. Raises UnknownChoice, naming like ones."""
+    """What is known of an encoder; X-CLIP's may be named as on Hugging Face, one that was trained here by its folder.
+
+    Raises UnknownChoice, naming like ones, InputError, WeightsMissing or WeightsDamaged for such a folder.
+    """
+    if is_trained(name):
+        return spec_named(name)
     name = name.removeprefix("microsoft/")
     family = name.split(":")[0].split("-")[0]  # most names begin with their family; looking there first is quick
     module = None
@@ -78,6 +84,16 @@ def spec(name: str) -> EncoderSpec:
     return known[name]
 
 
+def known_as(name: str) -> str:
+    """The name that a space has for an encoder: of one that was trained here `trained:` and its folder's.
+
+    Raises UnknownChoice.
+    """
+    if is_trained_folder(name):
+        return PREFIX + Path(name).absolute().name
+    return name if name.startswith(PREFIX) else spec(name).name
+
+
 def here(name: str, weights: Sequence[Path] = ()) -> EncoderSpec:
     """The spec of an encoder that can be used on this machine, its weights found or given.
 
@@ -92,8 +108,11 @@ def here(name: str, weights: Sequence[Path] = ()) -> EncoderSpec:
 def of_space(space: Space) -> EncoderSpec:
     """The spec of the encoder that made a space, with the very files it was made with, wherever they lie now.
 
-    They may be gone: texts need them only once. What it would make may still be another space. Raises UnknownChoice.
+    They may be gone: texts need them only once. What it would make may still be another space. Raises UnknownChoice,
+    and WeightsMissing for one that was trained here and is gone.
     """
+    if is_trained(space.encoder):
+        return spec_of_space(space)
     return resolved(spec(space.encoder), digests=space.weights)
 
 

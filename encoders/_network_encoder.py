@@ -86,6 +86,10 @@ class NetworkEncoder:
         levels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).float() / 255
         return ((levels - mean) / std).permute(0, 1, 4, 2, 3)
 
+    def tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """What the text tower takes for texts, int64 (N, L): CLIP's, but of encoders with a tokenizer of their own."""
+        return token_ids(texts)
+
     @cached_property
     def network(self) -> Any:
         """On its device. Raises WeightsError where the files are not those of such a network."""
@@ -122,10 +126,10 @@ class NetworkEncoder:
         from vidx.encoders._clip_text import ClipText
 
         if self._text_file.exists():
-            return ClipText.read(self._text_file).encode(token_ids(texts))
+            return ClipText.read(self._text_file).encode(self.tokens(texts))
         if (side := self.network.text_side()) is not None:
             tensors = {key: tensor.float().cpu().numpy() for key, tensor in side.tensors.items()}
-            return ClipText(tensors, heads=side.heads, activation=side.activation).encode(token_ids(texts))
+            return ClipText(tensors, heads=side.heads, activation=side.activation).encode(self.tokens(texts))
         import torch
 
         from vidx.encoders._open_clip import own_tokens

@@ -122,7 +122,7 @@ def _given(file: WeightsFile, path: Path) -> WeightsFile:
 
 def _located(file: WeightsFile, encoder: str, digest: str | None) -> WeightsFile:
     if digest is not None:
-        return replace(file, path=_with_digest(file, digest), sha256=digest, place=None)
+        return replace(file, path=place_of(digest, file.found()), sha256=digest, place=None)
     path = located(file, encoder)
     if not file.role:  # one that its encoder checks when it loads it
         return file
@@ -132,10 +132,10 @@ def _located(file: WeightsFile, encoder: str, digest: str | None) -> WeightsFile
     return replace(file, path=path, sha256=found)
 
 
-def _with_digest(file: WeightsFile, digest: str) -> Path | None:
-    """Where a file of that digest lies now, if it is known."""
+def place_of(digest: str, *others: Path | None) -> Path | None:
+    """Where a file of that digest lies now, if it is known or one of the others."""
     seen = _known().get(digest)
-    places = [Path(seen["path"]) if seen else None, file.found()]
+    places = [Path(seen["path"]) if seen else None, *others]
     return next((path for path in places if path and path.is_file() and digest_of(path) == digest), None)
 
 

@@ -38,12 +38,11 @@ class XCLIPEncoder(NetworkEncoder):
         """What `features` returned, float32 (B, 1 + P, d), with the texts as each clip sees them: float32 (B, N)."""
         import torch
 
-        from vidx.encoders._tokenizer import token_ids
         from vidx.encoders._towers import unit
 
         network = self.network
         with torch.inference_mode():
-            plain = network.text_features(torch.from_numpy(token_ids(texts)).to(self.device))
+            plain = network.text_features(torch.from_numpy(self.tokens(texts)).to(self.device))
             parts = []
             for clip in torch.tensor(features, device=self.device)[:, None]:  # alone, as sums of other shapes differ
                 adjusted = network.adjusted(plain, clip[:, 1:])

@@ -103,6 +103,16 @@ class XCLIPNetwork(nn.Module):
         return self.logit_scale.exp() * torch.einsum("bd,bnd->bn", unit(videos), unit(adjusted))
 
 
+class FrameMeanNetwork(XCLIPNetwork):
+    """A network of one frame, for clips of any number: each frame alone, then the mean of their features."""
+
+    frames = None  # type: ignore[assignment]  # whatever a clip has
+
+    def integrated(self, frames: Tensor) -> Tensor:
+        """Frame features (B, T, d) to video features (B, d)."""
+        return super().integrated(frames.flatten(0, 1)[:, None]).unflatten(0, (len(frames), -1)).mean(dim=1)
+
+
 def xclip_network(state: State, what: str, facts: Facts) -> XCLIPNetwork:
     """A network that has exactly these tensors, under transformers' names. Raises WeightsMisfit."""
     state = {key: tensor for key, tensor in state.items() if not key.endswith("position_ids")}

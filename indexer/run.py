@@ -218,7 +218,9 @@ def _encoder(store: Store, encoder: str | None, weights: tuple[Path, ...]) -> En
         default = store.space(default_space).encoder if default_space else encoders.FALLBACK
         return encoders.here(encoder or default, weights)
     if encoder is not None:
-        name = encoders.spec(encoder).name  # which may have been given as Hugging Face has it
+        if encoders.is_trained_folder(encoder):  # which says what it is, whatever was made with one of its name
+            return encoders.here(encoder)
+        name = encoders.known_as(encoder)
         known = [space for known in store.spaces() if (space := store.space(known)).encoder == name]
         spec = encoders.of_space(known[0]) if len(known) == 1 else encoders.here(name)
         return spec if spec.is_here else encoders.here(name)  # other weights may have come

@@ -61,7 +61,7 @@ class Asked:
 def settled_space(store: Store, encoder: str | None) -> Space:
     """The space of an encoder, else the store's default. Raises StoreMissing where nothing has been indexed."""
     if encoder is not None:
-        return store.find_space(encoder)
+        return store.find_space(encoders.known_as(encoder) if encoders.is_trained_folder(encoder) else encoder)
     name = store.facts().default_space
     if name is None:
         raise StoreMissing(f"nothing is indexed yet in {store.path}", hint="run `vidx index FOLDER` first")

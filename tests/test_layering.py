@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("decoders", "encoders", "export", "indexer", "learn", "schema", "search", "vectors")
+FOLDERS = ("decoders", "encoders", "export", "indexer", "learn", "schema", "search", "train", "train/shapes", "vectors")
 
 # What each part may import of ours, beside itself.
 GROUND = {"errors", "config", "plugins"}
@@ -21,6 +21,7 @@ COMMANDS = {
     "cli_encoders",
     "cli_tag",
     "cli_teach",
+    "cli_train",
     "cli_prune",
     "cli_config",
 }
@@ -39,6 +40,7 @@ ALLOWED = {
     "indexer": {"schema", "decoders", "encoders", "__init__", *GROUND},
     "learn": {"schema", "search", "encoders", "export", "indexer", "pixels", *GROUND},
     "search": {"schema", "encoders", "vectors", "indexer", "__init__", *GROUND},
+    "train": {"schema", "encoders", "indexer", "learn", "pixels", *GROUND},
     "settings": {"schema", "indexer", "config", "errors"},
     "console": {"export", "indexer", "config"},
     "cli_options": set(),
@@ -51,6 +53,7 @@ ALLOWED = {
     "cli_search": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_tag": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_teach": {"cli_options", "schema", "export", "learn", *GROUND},
+    "cli_train": {"train"},
     "cli": {*COMMANDS, "cli_options", "schema", "export", "search", "__init__", *GROUND},
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.
@@ -162,5 +165,8 @@ def test_a_part_does_without_the_libraries_of_others(part: str) -> None:
 
 
 def test_every_folder_of_code_is_held_to_the_rules() -> None:
-    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert folders == set(FOLDERS)
+    packages = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/__init__.py")}
+    inner = {
+        path.parent.relative_to(ROOT).as_posix() for name in packages for path in ROOT.glob(f"{name}/*/__init__.py")
+    }
+    assert packages | inner == set(FOLDERS)

@@ -16,9 +16,14 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
+# Packages, and those within them.
+FOLDERS = [path.parent for depth in ("*", "*/*") for path in sorted(ROOT.glob(f"{depth}/__init__.py"))]
+FOLDERS = [folder for folder in FOLDERS if folder.parent == ROOT or folder.parent in FOLDERS]
+
+
 def test_every_folder_of_code_is_listed_as_a_package() -> None:
     listed = set(PROJECT["tool"]["setuptools"]["packages"])
-    assert listed == {"vidx"} | {f"vidx.{path.parent.name}" for path in ROOT.glob("*/__init__.py")}
+    assert listed == {"vidx"} | {".".join(("vidx", *folder.relative_to(ROOT).parts)) for folder in FOLDERS}
 
 
 def test_the_lock_file_pins_every_dependency_with_hashes_and_names_no_host() -> None:
@@ -57,8 +62,8 @@ def test_a_wheel_holds_all_code_and_data_and_its_command_runs(tmp_path: Path) ->
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if name.startswith("vidx/")}
         archive.extractall(tmp_path / "installed")
-    code = set(ROOT.glob("*.py")) | {path for init in ROOT.glob("*/__init__.py") for path in init.parent.glob("*.py")}
-    data = {ROOT / "py.typed", *(ROOT / "encoders" / "_data").rglob("*.t*")}
+    code = set(ROOT.glob("*.py")) | {path for folder in FOLDERS for path in folder.glob("*.py")}
+    data = {ROOT / "py.typed", *(path for path in (ROOT / "encoders" / "_data").rglob("*") if path.is_file())}
     assert held == {f"vidx/{path.relative_to(ROOT)}" for path in code | data}
     run = "import sys; sys.path.insert(0, sys.argv.pop(1)); import vidx.cli; print(vidx.__file__); vidx.cli.main()"
     printed = subprocess.run(
