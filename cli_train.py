@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
+
+from vidx.errors import InputError
 
 _THREADS = click.option(
     "--threads", type=click.IntRange(1, 512), help="On CPU; with 1 a run gives the same digits again.  [default: all]"
@@ -28,6 +31,7 @@ def train() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each check.")
 def shapes(folder: Path, threads: int | None, as_json: bool, **chosen: Any) -> None:
     """Train the built-in `shapes` anew into FOLDER, which is an encoder then: `--encoder FOLDER`."""
+    _require_training()
     import torch
 
     from vidx.train.shapes.run import Plan, train_shapes
@@ -41,6 +45,13 @@ def shapes(folder: Path, threads: int | None, as_json: bool, **chosen: Any) -> N
     train_shapes(folder, Plan(**chosen), tell)
     if not as_json:
         click.echo(f"{folder} is an encoder now: `vidx index VIDEOS --encoder {folder}`")
+
+
+def _require_training() -> None:
+    """Raises InputError where the libraries of the extra `train` are missing."""
+    for library in ("accelerate", "tensorboard"):
+        if not find_spec(library):
+            raise InputError(f"training needs {library}", hint="pip install 'vidx[train]'")
 
 
 def _shown(line: dict[str, Any]) -> str:

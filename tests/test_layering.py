@@ -53,7 +53,7 @@ ALLOWED = {
     "cli_search": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_tag": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_teach": {"cli_options", "schema", "export", "learn", *GROUND},
-    "cli_train": {"train"},
+    "cli_train": {"train", "errors"},
     "cli": {*COMMANDS, "cli_options", "schema", "export", "search", "__init__", *GROUND},
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.

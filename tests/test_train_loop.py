@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from vidx.errors import InputError
-from vidx.train.loop import CHECKPOINT, LOG, WEIGHTS, Settings, fit, learning_rate
+from vidx.train.logs import LOG, TENSORBOARD
+from vidx.train.loop import CHECKPOINT, WEIGHTS, Settings, fit, learning_rate
 
 SETTINGS = Settings(12, 0.05, warmup_steps=2, check_steps=3)
 
@@ -96,6 +98,15 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(tmp_path: Path, sto
     assert all(torch.equal(one[name], other[name]) for name in one)
     states = [torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "stopped")]
     assert all(torch.equal(tensor, states[1]["module"][name]) for name, tensor in states[0]["module"].items())
+
+
+def test_tensorboard_has_the_same_figures_and_none_twice(tmp_path: Path) -> None:
+    trained(tmp_path, stop_at=6)
+    trained(tmp_path)
+    board = EventAccumulator(str(tmp_path / TENSORBOARD)).Reload()
+    for name in ("minus", "loss/square", "loss/size"):
+        shown = [(event.step, pytest.approx(event.value, rel=1e-5)) for event in board.Scalars(name)]
+        assert shown == [(line["step"], line[name]) for line in lines(tmp_path)]
 
 
 def test_lines_behind_the_last_checkpoint_are_written_once(tmp_path: Path) -> None:

@@ -7,14 +7,13 @@ random is seeded anew at each step. So a run that was killed and goes on ends as
 from __future__ import annotations
 
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -23,8 +22,9 @@ from torch import Tensor, nn
 
 from vidx.errors import InputError
 from vidx.schema.files import write_atomically
+from vidx.train.logs import Logs
 
-CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "model.safetensors", "log.jsonl"
+CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
 _BETAS = (0.9, 0.98)
 
 
@@ -79,17 +79,27 @@ def fit(recipe: Recipe, settings: Settings, folder: Path, tell: Callable[[dict[s
     `tell` gets what is written to log.jsonl, a line each. Raises InputError where `folder` holds a run with other
     settings, or the loss is no number.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
     optimizer = torch.optim.AdamW(_groups(recipe.module, settings.weight_decay), settings.learning_rate, _BETAS)
     module, optimizer = accelerator.prepare(recipe.module, optimizer)
-    run = _Run(recipe, settings, folder, accelerator, module, optimizer, tell)
-    with run:
-        run.go_on()
+    run = _Run(recipe, settings, folder, accelerator, module, optimizer)
+    if not accelerator.is_main_process:  # the first of several writes for all
+        run.go_on(lambda _line: None)
+        return run.progress
+    with Logs(folder, run.progress.step) as logs:
+
+        def log(line: dict[str, Any]) -> None:
+            logs.write(line)
+            run.keep()
+            tell(line)
+
+        run.go_on(log)
     return run.progress
 
 
 class _Run:
-    """One run, and the files it writes."""
+    """One run, from its beginning or from where one was stopped."""
 
     def __init__(
         self,
@@ -99,32 +109,21 @@ class _Run:
         accelerator: Accelerator,
         module: nn.Module,
         optimizer: Any,
-        tell: Callable[[dict[str, Any]], None],
     ) -> None:
         self._recipe, self._settings, self._folder = recipe, settings, folder
         self._accelerator, self._module, self._optimizer = accelerator, module, optimizer
-        self._tell = tell
         self.progress = Progress()
-        folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        self._log: IO[str] = open(folder / LOG, "a", encoding="utf-8")  # noqa: SIM115
 
-    def __enter__(self) -> _Run:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._log.close()
-
-    def go_on(self) -> None:
-        """Train to the end."""
+    def go_on(self, log: Callable[[dict[str, Any]], None]) -> None:
+        """Train to the end; each check is logged."""
         settings, progress = self._settings, self.progress
         began = time.monotonic() - progress.seconds
         for step, batches in self._batches():
             losses = self._step(step, batches)
             progress.step, progress.seconds = step + 1, time.monotonic() - began
-            is_last = progress.step == settings.steps
-            if progress.step % settings.check_steps == 0 or is_last:
-                self._check(losses)
+            if progress.step % settings.check_steps == 0 or progress.step == settings.steps:
+                log(self._check(losses))
 
     def _batches(self) -> Iterator[tuple[int, list[Any]]]:
         """Step by step, the next one made while one is trained on."""
@@ -163,7 +162,7 @@ class _Run:
         told: dict[str, float] = {}
         for batch in batches:
             with accelerator.autocast():
-                losses = self._module(_moved(batch, accelerator.device))
+                losses = self._module(moved(batch, accelerator.device))
                 total = torch.stack(list(losses.values())).sum() / len(batches)
             accelerator.backward(total)
             for name, loss in losses.items():
@@ -175,29 +174,25 @@ class _Run:
         self._optimizer.zero_grad()
         return told
 
-    def _check(self, losses: dict[str, float]) -> None:
-        """Evaluate, keep what is best so far, and a place to go on from."""
+    def _check(self, losses: dict[str, float]) -> dict[str, Any]:
+        """Evaluate, and keep the weights if they are the best so far."""
         progress = self.progress
         self._module.eval()
         with torch.no_grad():
             figures = self._recipe.evaluate()
         is_better = figures[self._recipe.decides] > progress.best
         progress.stale = 0 if is_better else progress.stale + 1
-        if not self._accelerator.is_main_process:
-            return
         if is_better:
             progress.best = figures[self._recipe.decides]
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._recipe.weights().items()}
-            write_atomically(self._folder / WEIGHTS, save(tensors))
-        line = {"step": progress.step, "seconds": round(progress.seconds, 1)}
+            if self._accelerator.is_main_process:
+                tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._recipe.weights().items()}
+                write_atomically(self._folder / WEIGHTS, save(tensors))
+        line: dict[str, Any] = {"step": progress.step, "seconds": round(progress.seconds, 1)}
         line |= {f"loss/{name}": round(loss, 5) for name, loss in losses.items()}
-        line |= {name: round(figure, 5) for name, figure in figures.items()}
-        self._log.write(json.dumps(line) + "\n")
-        self._log.flush()
-        self._keep()
-        self._tell(line)
+        return line | {name: round(figure, 5) for name, figure in figures.items()}
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Write a place to go on from."""
         state = {
             "settings": asdict(self._settings),
             "progress": asdict(self.progress),
@@ -220,10 +215,6 @@ class _Run:
         self._accelerator.unwrap_model(self._module).load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
-        log = self._folder / LOG
-        lines = log.read_text("utf-8").splitlines(keepends=True) if log.exists() else []
-        kept = "".join(line for line in lines if json.loads(line)["step"] <= self.progress.step)
-        write_atomically(log, kept.encode())  # what a run did behind its last checkpoint is done again
 
 
 def learning_rate(settings: Settings, step: int) -> float:
@@ -243,13 +234,14 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch with all its tensors on a device."""
     if isinstance(batch, Tensor):
         return batch.to(device)
     if isinstance(batch, dict):
-        return {key: _moved(value, device) for key, value in batch.items()}
+        return {key: moved(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_moved(value, device) for value in batch))
+        return type(batch)(*(moved(value, device) for value in batch))
     if isinstance(batch, (tuple, list)):
-        return type(batch)(_moved(value, device) for value in batch)
+        return type(batch)(moved(value, device) for value in batch)
     return batch

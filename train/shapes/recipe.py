@@ -15,6 +15,7 @@ from vidx.encoders._small_tokens import small_token_ids
 from vidx.encoders._towers import unit
 from vidx.encoders._xclip_network import XCLIPNetwork
 from vidx.pixels import HALF
+from vidx.train.loop import moved
 from vidx.train.shapes.data import (
     FIELDS,
     FRAMES,
@@ -64,6 +65,11 @@ class Shapes(nn.Module):
         super().__init__()
         self.network: XCLIPNetwork = new_network(size, vocabulary, frames)
         self.heads = Heads(size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return self.network.logit_scale.device
 
     def videos(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features (N, d) of clips, and what its vision tower makes of frames (N * T, w) and patches (N * T, P, w).
@@ -140,8 +146,9 @@ class FrameRecipe:
 
     def evaluate(self) -> dict[str, float]:
         """How many shapes the frame vector and the patches tell right."""
-        _, of_frames, of_patches = self.module.videos(self._tests.pictures)
-        states = self._tests.states
+        tests = moved(self._tests, self.module.device)
+        _, of_frames, of_patches = self.module.videos(tests.pictures)
+        states = tests.states
         guessed = self.module.heads.frame(of_frames).unflatten(1, (states.shown.shape[1], -1))
         is_shown, covered = states.shown > 0, states.patch_colours > 0
         patches = self.module.heads.patch(of_patches)[..., 1 + len(FIELDS[1]) :][..., : len(FIELDS[0])]
@@ -182,9 +189,9 @@ class ClipRecipe:
 
     def evaluate(self) -> dict[str, float]:
         """How often a caption finds a clip that it fits, and what the video's feature tells of the first thing."""
-        tests = self._tests
+        tests = moved(self._tests, self.module.device)
         videos, _, _ = self.module.videos(tests.pictures)
-        scores = self.network_scores(videos)
+        scores = unit(self.module.network.text_features(tests.tokens)) @ unit(videos).T
         best = scores.topk(5, dim=1).indices
         hits = tests.fits.gather(1, best)
         facts = _ordered(tests.contents)[:, 0]
@@ -194,11 +201,6 @@ class ClipRecipe:
             for at, (name, guess) in enumerate(zip(("shape", "colour", "motion"), guesses, strict=True))
         }
         return {"recall_1": _share(hits[:, 0]), "recall_5": _share(hits.any(1)), **told}
-
-    def network_scores(self, videos: Tensor) -> Tensor:
-        """Cosines of the test captions and videos."""
-        texts = self.module.network.text_features(self._tests.tokens)
-        return unit(texts) @ unit(videos).T
 
     def weights(self) -> Mapping[str, Tensor]:
         """Without the heads, under transformers' names."""
