@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: setup check test demo lock clean
 

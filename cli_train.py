@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vidx.errors import InputError
+from vidx.cli_train_classifiers import movinet, videomae
+from vidx.train import check_installed
 
 _THREADS = click.option(
     "--threads", type=click.IntRange(1, 512), help="On CPU; with 1 a run gives the same digits again.  [default: all]"
@@ -21,17 +21,21 @@ def train() -> None:
     """Train encoders; an interrupted run goes on when the command is given again."""
 
 
+for command in (videomae, movinet):
+    train.add_command(command)
+
+
 @train.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--frame-mean", is_flag=True, help="The control: the same network, each frame seen by itself.")
 @click.option("--frame-steps", type=click.IntRange(1), default=3000, show_default=True, help="Of the part on frames.")
-@click.option("--clip-steps", type=click.IntRange(1), default=3000, show_default=True, help="Of the part on clips.")
+@click.option("--clip-steps", type=click.IntRange(1), default=1600, show_default=True, help="Of the part on clips.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @_THREADS
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each check.")
 def shapes(folder: Path, threads: int | None, as_json: bool, **chosen: Any) -> None:
     """Train the built-in `shapes` anew into FOLDER, which is an encoder then: `--encoder FOLDER`."""
-    _require_training()
+    check_installed()
     import torch
 
     from vidx.train.shapes.run import Plan, train_shapes
@@ -45,13 +49,6 @@ def shapes(folder: Path, threads: int | None, as_json: bool, **chosen: Any) -> N
     train_shapes(folder, Plan(**chosen), tell)
     if not as_json:
         click.echo(f"{folder} is an encoder now: `vidx index VIDEOS --encoder {folder}`")
-
-
-def _require_training() -> None:
-    """Raises InputError where the libraries of the extra `train` are missing."""
-    for library in ("accelerate", "tensorboard"):
-        if not find_spec(library):
-            raise InputError(f"training needs {library}", hint="pip install 'vidx[train]'")
 
 
 def _shown(line: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ _OPPOSITES = {
     "forwards / backwards": ("forwards|backwards", "forward|backward"),
     "appear / disappear": ("appear|disappear", "appears|disappears", "appearing|disappearing"),
     "grow / shrink": ("grow|shrink", "grows|shrinks", "growing|shrinking"),
+    "come together / move apart": ("come together|move apart", "comes together|moves apart"),
     "push / pull": ("push|pull", "pushes|pulls", "pushing|pulling"),
     "approach / recede": ("approach|recede", "approaches|recedes", "approaching|receding"),
     "lift / lower": ("lift|lower", "lifts|lowers", "lifting|lowering"),

@@ -37,7 +37,10 @@ _SCENE_S, _FPS, _SIZE = 12, 10, (320, 240)
 # Files whose tests are all slow, and whose imports alone take seconds.
 _OF_NETWORKS = {
     f"test_{name}.py" for name in ("checkpoint", "movinet", "network_encoder", "open_clip", "reference")
-} | {f"test_{name}.py" for name in ("released_keys", "videomae", "encoders_open_clip")}
+} | {
+    f"test_{name}.py"
+    for name in ("released_keys", "videomae", "encoders_open_clip", "train_classifiers", "train_shapes")
+}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "cli_tag",
     "cli_teach",
     "cli_train",
+    "cli_train_classifiers",
     "cli_prune",
     "cli_config",
 }
@@ -53,7 +54,8 @@ ALLOWED = {
     "cli_search": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_tag": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_teach": {"cli_options", "schema", "export", "learn", *GROUND},
-    "cli_train": {"train", "errors"},
+    "cli_train": {"cli_train_classifiers", "train"},
+    "cli_train_classifiers": {"export", "train"},
     "cli": {*COMMANDS, "cli_options", "schema", "export", "search", "__init__", *GROUND},
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.

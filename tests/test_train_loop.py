@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,33 @@ def test_a_loss_that_is_no_number_ends_it_and_what_was_best_stays(tmp_path: Path
     assert [line["step"] for line in lines(tmp_path)] == [3]
     tensors = [*load_file(tmp_path / WEIGHTS).values(), *recipe.module.parameters()]
     assert all(tensor.isfinite().all() for tensor in tensors)
+
+
+_OF_TWO = """
+import sys
+from pathlib import Path
+from vidx.tests.test_train_loop import SETTINGS, Fit
+from vidx.train.loop import fit
+
+recipe = Fit()
+recipe.module.drop.p = 0.0
+fit(recipe, SETTINGS, Path(sys.argv[1]), lambda line: print(line["step"]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does_with_batches_joined_in_twos(tmp_path: Path) -> None:
+    (tmp_path / "both.py").write_text(_OF_TWO)
+    torchrun = Path(sys.executable).with_name("torchrun")
+    command = [torchrun, "--nproc-per-node", "2", "--rdzv-endpoint", "localhost:0", "--rdzv-backend", "c10d"]
+    done = subprocess.run([*command, tmp_path / "both.py", tmp_path / "two"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["3", "6", "9", "12"]  # one of them tells
+    recipe = Fit()
+    recipe.module.drop.p = 0.0
+    fit(recipe, replace(SETTINGS, accumulate=2), tmp_path / "one", lambda line: None)
+    one, two = (load_file(tmp_path / name / WEIGHTS) for name in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
 
 
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine() -> None:

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from vidx import encoders
+from vidx.cli_train import train
 from vidx.encoders._small_tokens import LENGTH, small_token_ids
 from vidx.encoders._towers import unit
 from vidx.errors import VidxError, WeightsDamaged, WeightsMissing
@@ -223,6 +225,13 @@ def test_a_spoiled_folder_is_one_error(
     spoil(folder)
     with pytest.raises(error, match=told):
         encoders.try_out(encoders.here(str(folder)))
+
+
+def test_without_the_extra_a_training_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidx.train.find_spec", lambda name: None if name == "tensorboard" else name)
+    done = CliRunner().invoke(train, ["shapes", "nowhere"])
+    assert str(done.exception) == "training needs tensorboard"
+    assert not Path("nowhere").exists()
 
 
 @pytest.mark.slow

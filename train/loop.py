@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -80,12 +80,17 @@ def fit(recipe: Recipe, settings: Settings, folder: Path, tell: Callable[[dict[s
     settings, or the loss is no number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(
+        mixed_precision=settings.precision,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a part may train some alone
+    )
     optimizer = torch.optim.AdamW(_groups(recipe.module, settings.weight_decay), settings.learning_rate, _BETAS)
     module, optimizer = accelerator.prepare(recipe.module, optimizer)
     run = _Run(recipe, settings, folder, accelerator, module, optimizer)
     if not accelerator.is_main_process:  # the first of several writes for all
         run.go_on(lambda _line: None)
+        accelerator.wait_for_everyone()
         return run.progress
     with Logs(folder, run.progress.step) as logs:
 
@@ -95,6 +100,7 @@ def fit(recipe: Recipe, settings: Settings, folder: Path, tell: Callable[[dict[s
             tell(line)
 
         run.go_on(log)
+    accelerator.wait_for_everyone()  # what follows may read the weights
     return run.progress
 
 

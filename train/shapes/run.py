@@ -27,7 +27,7 @@ class Plan:
     """How much of both parts; with `frame_mean` a control that sees each frame alone, else the same."""
 
     frame_steps: int = 3000
-    clip_steps: int = 3000
+    clip_steps: int = 1600
     frames_at_once: int = 32
     clips_at_once: int = 32
     frame_rate: float = 2e-3
