@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from vidx.cli_train_classifiers import movinet, videomae
-from vidx.train import check_installed
+from vidx.cli_train_encoders import actionclip, text4vis, xclip
+from vidx.cli_train_options import begin
 
 _THREADS = click.option(
     "--threads", type=click.IntRange(1, 512), help="On CPU; with 1 a run gives the same digits again.  [default: all]"
@@ -21,7 +22,7 @@ def train() -> None:
     """Train encoders; an interrupted run goes on when the command is given again."""
 
 
-for command in (videomae, movinet):
+for command in (text4vis, actionclip, xclip, videomae, movinet):
     train.add_command(command)
 
 
@@ -35,13 +36,8 @@ for command in (videomae, movinet):
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each check.")
 def shapes(folder: Path, threads: int | None, as_json: bool, **chosen: Any) -> None:
     """Train the built-in `shapes` anew into FOLDER, which is an encoder then: `--encoder FOLDER`."""
-    check_installed()
-    import torch
-
+    begin(threads)
     from vidx.train.shapes.run import Plan, train_shapes
-
-    if threads is not None:
-        torch.set_num_threads(threads)
 
     def tell(line: dict[str, Any]) -> None:
         click.echo(json.dumps(line) if as_json else _shown(line))

@@ -9,55 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vidx.cli_train_options import begin, fine_tuning
 from vidx.export import shown
 
 if TYPE_CHECKING:
     from vidx.train.trained_classifier import Tested
 
-_path = click.Path(path_type=Path)
-
-
-def _options(epochs: int, rate: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """What both commands take."""
-    options = [
-        click.argument("root", type=_path),
-        click.argument("folder", type=click.Path(path_type=Path, file_okay=False)),
-        click.option("--lists", type=_path, help="The folder of UCF101's split lists.  [default: below ROOT]"),
-        click.option(
-            "--split", type=click.Choice(["1", "2", "3"]), default="1", show_default=True, help="Of the lists."
-        ),
-        click.option("--shots", type=click.IntRange(1), help="Train on so many videos of each class.  [default: all]"),
-        click.option("--epochs", type=click.IntRange(1), default=epochs, show_default=True),
-        click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Videos in a step."),
-        click.option(
-            "--learning-rate", type=click.FloatRange(0, min_open=True), default=rate, show_default=True, metavar="RATE"
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(["no", "fp16", "bf16"]),
-            default="no",
-            show_default=True,
-            help="Of training on a GPU: half precision takes half the memory.",
-        ),
-        click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
-        click.option(
-            "--threads",
-            type=click.IntRange(1, 512),
-            help="On CPU; with 1 a run gives the same digits again.  [default: all]",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object for each check, and one for the test."),
-    ]
-
-    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorated
-
 
 @click.command()
-@_options(epochs=4, rate=5e-5)
+@fine_tuning(epochs=4, rate=5e-5)
 @click.option(
     "--weights",
     default="videomae:MCG-NJU/videomae-base",
@@ -73,15 +33,15 @@ def videomae(threads: int | None, as_json: bool, folder: Path, mirror: bool, **c
 
     Videos named as those of UCF101 are split by group. A run that was stopped goes on when the command is given again.
     """
+    begin(threads)
     from vidx.train.classifier import Plan
     from vidx.train.videomae import train_videomae
 
-    _use(threads)
     _tell(train_videomae(folder, Plan(**chosen), _teller(as_json), mirrors=mirror), as_json)
 
 
 @click.command()
-@_options(epochs=2, rate=1e-3)
+@fine_tuning(epochs=2, rate=1e-3)
 @click.option(
     "--weights",
     default="movinet-a0-base",
@@ -102,18 +62,11 @@ def movinet(threads: int | None, as_json: bool, folder: Path, all_epochs: int, *
     Its base stays as it is and gets a new head. Videos named as those of UCF101 are split by group. A run that was
     stopped goes on when the command is given again.
     """
+    begin(threads)
     from vidx.train.classifier import Plan
     from vidx.train.movinet import train_movinet
 
-    _use(threads)
     _tell(train_movinet(folder, Plan(**chosen), _teller(as_json), all_epochs=all_epochs), as_json)
-
-
-def _use(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def _teller(as_json: bool) -> Callable[[dict[str, Any]], None]:

@@ -18,6 +18,7 @@ from vidx.schema.spaces import Space
 
 MODEL, WEIGHTS, TOKENIZER = "model.json", "model.safetensors", "tokenizer.json"
 PREFIX = "trained:"
+CLASSIFIERS = ("movinet", "videomae")  # families without a space
 _FORMAT = 1
 
 
@@ -51,6 +52,8 @@ def spec_of_folder(folder: Path) -> EncoderSpec:
     """The encoder in a folder. Raises InputError, WeightsDamaged, WeightsMissing."""
     folder = folder.absolute()
     facts, name = read_model(folder), PREFIX + folder.name
+    if facts.get("family") in CLASSIFIERS:
+        raise InputError(f"{folder} gives labels, not vectors to search", hint="name a folder with an encoder")
     if not (folder / WEIGHTS).is_file():
         raise WeightsMissing(f"{folder} has no {WEIGHTS} yet", hint="let its training come to a first check")
     files = {role: folder / file for role, file in (("video", WEIGHTS), ("tokenizer", TOKENIZER))}
@@ -73,6 +76,7 @@ def spec_of_folder(folder: Path) -> EncoderSpec:
             space=space,
             weights=(_file(folder / WEIGHTS, digests["video"]),),
             templates=tuple(facts.get("templates", ())),
+            test_scale=facts.get("test_scale"),
         )
     except (KeyError, TypeError) as error:
         raise WeightsDamaged(f"{folder / MODEL} lacks {error}", hint="train the model again") from error

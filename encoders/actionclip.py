@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vidx.encoders._network_encoder import NetworkEncoder
 
 _WHAT = "ActionCLIP checkpoint"
+_HEAD = "fusion_model."  # before a head's tensors in one section with the rest, as `vidx train` writes them
 _UNUSED = "data_preprocessor."  # colours, which MMEngine may save beside a network
 
 NAMES = registered("actionclip")
@@ -32,7 +33,7 @@ def build(spec: EncoderSpec) -> NetworkEncoder:
 
 
 def from_state_dict(state: Mapping[str, Any], *, text_state: None = None, **facts: Any) -> FramesNetwork:
-    """A network from a released file of either kind as it was loaded.
+    """A network from a released file of either kind as it was loaded, or from one of `vidx train actionclip`.
 
     Facts: frames (for tsm), vision_heads, text_heads, header_heads, activation, temporal. Raises WeightsMisfit.
     """
@@ -43,8 +44,11 @@ def from_state_dict(state: Mapping[str, Any], *, text_state: None = None, **fact
 
     tensors = section(state, "model_state_dict", "state_dict")
     if not (port := below(tensors, "clip.")):
-        head = section(state["fusion_model_state_dict"]) if "fusion_model_state_dict" in state else {}
-        return frames_network(_WHAT, Facts(**facts), **vars(clip_sides(tensors, _WHAT)), head=head)
+        head = below(tensors, _HEAD)
+        if "fusion_model_state_dict" in state:
+            head |= section(state["fusion_model_state_dict"])
+        own = {key: tensor for key, tensor in tensors.items() if not key.startswith(_HEAD)}
+        return frames_network(_WHAT, Facts(**facts), **vars(clip_sides(own, _WHAT)), head=head)
     rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(("clip.", "adapter.", _UNUSED))}
     sides = vars(clip_sides(port, _WHAT))
     sides["left"] = {**sides["left"], **rest}

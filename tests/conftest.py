@@ -39,7 +39,14 @@ _OF_NETWORKS = {
     f"test_{name}.py" for name in ("checkpoint", "movinet", "network_encoder", "open_clip", "reference")
 } | {
     f"test_{name}.py"
-    for name in ("released_keys", "videomae", "encoders_open_clip", "train_classifiers", "train_shapes")
+    for name in (
+        "released_keys",
+        "videomae",
+        "encoders_open_clip",
+        "train_classifiers",
+        "train_clip_text",
+        "train_shapes",
+    )
 }
 
 

@@ -23,6 +23,8 @@ COMMANDS = {
     "cli_teach",
     "cli_train",
     "cli_train_classifiers",
+    "cli_train_encoders",
+    "cli_train_options",
     "cli_prune",
     "cli_config",
 }
@@ -54,8 +56,10 @@ ALLOWED = {
     "cli_search": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_tag": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_teach": {"cli_options", "schema", "export", "learn", *GROUND},
-    "cli_train": {"cli_train_classifiers", "train"},
-    "cli_train_classifiers": {"export", "train"},
+    "cli_train": {"cli_train_classifiers", "cli_train_encoders", "cli_train_options", "train"},
+    "cli_train_classifiers": {"cli_train_options", "export", "train"},
+    "cli_train_encoders": {"cli_train_options", "export", "train"},
+    "cli_train_options": {"train"},
     "cli": {*COMMANDS, "cli_options", "schema", "export", "search", "__init__", *GROUND},
 }
 # The stages of indexing, in the order data flow through them; none imports a later one.
