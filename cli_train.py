@@ -35,7 +35,7 @@ for command in (text4vis, actionclip, xclip, videomae, movinet):
 @_THREADS
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each check.")
 def shapes(folder: Path, threads: int | None, as_json: bool, **chosen: Any) -> None:
-    """Train the built-in `shapes` anew into FOLDER, which is an encoder then: `--encoder FOLDER`."""
+    """Train a small X-CLIP on rendered clips of moving shapes into FOLDER, which is an encoder then."""
     begin(threads)
     from vidx.train.shapes.run import Plan, train_shapes
 

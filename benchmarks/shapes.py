@@ -1,10 +1,10 @@
-"""How well `shapes`, or another encoder, does on a pool of rendered clips that it was not trained on.
+"""How well encoders of `vidx train shapes`, or others, do on rendered clips that none was trained on.
 
-    python benchmarks/shapes.py [ENCODER ...] [--clips 1000] [--seed 99] [--folder DIR] [--json]
+    python benchmarks/shapes.py ENCODER ... [--clips 1000] [--seed 99] [--folder DIR] [--json]
 
-Writes the pool as H.264 files, decodes them as `vidx eval` does, and prints a table with a column for each encoder:
-`shapes`, or folders that `vidx train shapes` made. DIR then has what
-`vidx eval compare --pairs DIR/captions.csv` takes. With `--json` the last line is one object.
+Writes a pool of H.264 files, decodes them as `vidx eval` does, and prints a table with a column for each encoder:
+folders of `vidx train shapes`, or names. DIR then has what `vidx eval compare --pairs DIR/captions.csv` takes. With
+`--json` the last line is one object.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vidx.train.shapes.report import figures_of
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("encoders", nargs="*", default=["shapes"])
+    parser.add_argument("encoders", nargs="+", metavar="ENCODER", help="a folder, or a name")
     parser.add_argument("--clips", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=99)
     parser.add_argument("--folder", type=Path, help="keep the pool here")

@@ -31,7 +31,9 @@ _BETAS = (0.9, 0.98)
 class Recipe(Protocol):
     """What is trained, and on what."""
 
-    decides: str  # the figure of `evaluate` that says which weights are best; more is better
+    @property
+    def decides(self) -> str | None:
+        """The figure of `evaluate` that says which weights are best, more is better; None: the newest are."""
 
     @property
     def module(self) -> nn.Module:
@@ -186,10 +188,12 @@ class _Run:
         self._module.eval()
         with torch.no_grad():
             figures = self._recipe.evaluate()
-        is_better = figures[self._recipe.decides] > progress.best
+        decides = self._recipe.decides
+        figure = progress.step if decides is None else figures[decides]
+        is_better = figure > progress.best
         progress.stale = 0 if is_better else progress.stale + 1
         if is_better:
-            progress.best = figures[self._recipe.decides]
+            progress.best = figure
             if self._accelerator.is_main_process:
                 tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._recipe.weights().items()}
                 write_atomically(self._folder / WEIGHTS, save(tensors))
