@@ -14,7 +14,6 @@ import os
 import resource
 import signal
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +26,7 @@ import numpy as np
 
 from vidx.decoders import OpenVideo, announced
 from vidx.errors import MediaError, NotTrusted, NotVideo
+from vidx.indexer.answer_pipe import AnswerPipe
 from vidx.indexer.fingerprint import WHOLE_BYTES
 from vidx.indexer.plan import Windows, plan, window_at
 from vidx.indexer.sampling import Sampling
@@ -34,7 +34,6 @@ from vidx.indexer.shots import cuts, detector_version, mode_to_look, plan_shots
 from vidx.plugins import load
 from vidx.schema.records import Outcome, PlannedClip, Preprocess, Video
 
-_SIGN_OF_LIFE_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _TOO_MUCH_MEMORY = "decoding needs more memory than it may have"
 
@@ -48,7 +47,7 @@ def main(read_fd: int, write_fd: int, memory_bytes: int) -> None:
         # Address space, not resident memory: an allocation beyond it is refused, and the decoder can say so.
         # The hard limit stays: a decoder whose libraries map memory that they never touch may have to add that.
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    jobs, answers = Connection(read_fd, writable=False), _Answers(Connection(write_fd, readable=False))
+    jobs, answers = Connection(read_fd, writable=False), AnswerPipe(Connection(write_fd, readable=False))
     held = _Held()
     while True:
         try:
@@ -75,7 +74,7 @@ class _Held:
         return video
 
 
-def _serve(job: dict[str, Any], answers: _Answers, held: _Held) -> None:
+def _serve(job: dict[str, Any], answers: AnswerPipe, held: _Held) -> None:
     path = bytes.fromhex(job["path_hex"])
     video = held.take(_key_of(path, job))
     versions: dict[str, str] = {}
@@ -134,7 +133,9 @@ def _memory_is_short() -> bool:
     return int(peak_kib) * 1024 > limit / 2
 
 
-def _planned(job: dict[str, Any], video: OpenVideo, look: Callable[..., OpenVideo], answers: _Answers) -> list[_Views]:
+def _planned(
+    job: dict[str, Any], video: OpenVideo, look: Callable[..., OpenVideo], answers: AnswerPipe
+) -> list[_Views]:
     """The clips a job asks for: all windows or shots of a video, one around an instant, or frames by index or by tick.
 
     Shots are looked for in a second opening of the file, so that damage counts where clips are decoded.
@@ -163,7 +164,7 @@ def _n_done(job: dict[str, Any], versions: dict[str, str], n_planned: int) -> in
 
 
 def _decode_clips(
-    job: dict[str, Any], video: OpenVideo, clips: list[_Views], versions: dict[str, str], answers: _Answers
+    job: dict[str, Any], video: OpenVideo, clips: list[_Views], versions: dict[str, str], answers: AnswerPipe
 ) -> Outcome:
     """Send all clips but those done already; or all of them after all, where the rest turns out to be damaged.
 
@@ -243,7 +244,7 @@ def _decode(
 
 
 def _send_clip(
-    answers: _Answers,
+    answers: AnswerPipe,
     number: int,
     clip: _Views,
     pictures: list[list[_Picture]],
@@ -271,24 +272,6 @@ def _outcome(video: OpenVideo, clips: list[_Views], sent: int) -> Outcome:
         video.damage or f"decoding ended after {sent} of {len(clips)} clips",
         video.first_bad_s if video.first_bad_s is not None else first_missing_s,
     )
-
-
-class _Answers:
-    """The way to the parent; `alive` keeps its watchdog quiet while there is nothing else to say."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._last = time.monotonic()
-
-    def send(self, header: dict[str, Any], *payloads: bytes) -> None:
-        self._connection.send_bytes(json.dumps({**header, "payloads": len(payloads)}).encode())
-        for payload in payloads:
-            self._connection.send_bytes(payload)
-        self._last = time.monotonic()
-
-    def alive(self) -> None:
-        if time.monotonic() - self._last >= _SIGN_OF_LIFE_S:
-            self.send({"kind": "alive"})
 
 
 def _die_with_parent() -> None:

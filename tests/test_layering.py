@@ -73,6 +73,7 @@ STAGES = [
         "plan",
         "sampling",
         "shots",
+        "answer_pipe",
         "child",
         "process",
         "answers",
