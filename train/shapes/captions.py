@@ -38,11 +38,6 @@ _MOTION_PHRASES = {
     "down": (("moves down", "moving down"), ("sinks", "sinking"), ("goes downwards", "going downwards")),
     "grow": (("grows", "growing"), ("gets bigger", "getting bigger"), ("expands", "expanding")),
     "shrink": (("shrinks", "shrinking"), ("gets smaller", "getting smaller"), ("contracts", "contracting")),
-    "clockwise": (("turns clockwise", "turning clockwise"), ("rotates clockwise", "rotating clockwise")),
-    "counterclockwise": (
-        ("turns counterclockwise", "turning counterclockwise"),
-        ("rotates anticlockwise", "rotating anticlockwise"),
-    ),
     "appear": (("appears", "appearing"), ("shows up", "showing up"), ("comes into view", "coming into view")),
     "disappear": (("disappears", "disappearing"), ("vanishes", "vanishing"), ("goes away", "going away")),
     "blink": (("blinks", "blinking"), ("flashes", "flashing"), ("goes on and off", "going on and off")),

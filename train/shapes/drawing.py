@@ -1,4 +1,4 @@
-"""Pictures of scenes: anti-aliased shapes, half of each bright and half dark, on a grey and uneven ground."""
+"""Pictures of scenes: anti-aliased shapes on a grey and uneven ground."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ _RGB = {
     "cyan": (40, 205, 215),
     "white": (245, 245, 245),
 }
-_DARK = 0.55  # of the colour: one half of a thing, so that one sees it turn
 _JITTER = 0.04  # of colours
 _GROUND = (0.06, 0.5)
 _NOISE = 0.02
@@ -56,26 +55,22 @@ def pictures(random: np.random.Generator, scene: Scene, look: Look) -> np.ndarra
     frames = np.repeat(look.ground[None], n_frames, axis=0)
     middles = ((np.arange(side) + 0.5) / side).astype(np.float32)
     for thing, colour in zip(scene.things, look.colours, strict=True):
-        cover, shade = _cover_and_shade(thing, middles, side)
-        frames += (cover * thing.opacity[:, None, None].astype(np.float32))[..., None] * (
-            shade[..., None] * colour - frames
-        )
+        shown = _cover(thing, middles, side) * thing.opacity[:, None, None].astype(np.float32)
+        frames += shown[..., None] * (colour - frames)
     frames += random.standard_normal(frames.shape, np.float32) * np.float32(look.noise)
     return (frames.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _cover_and_shade(thing: Thing, middles: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each pixel the thing covers and how bright it is there, float32 (T, side, side) each."""
+def _cover(thing: Thing, middles: np.ndarray, side: int) -> np.ndarray:
+    """How much of each pixel the thing covers, float32 (T, side, side)."""
     radius = thing.radius[:, None, None].astype(np.float32)
     dx = (middles[None, None] - thing.x[:, None, None].astype(np.float32)) / radius
     dy = (middles[None, :, None] - thing.y[:, None, None].astype(np.float32)) / radius
-    cos, sin = (turn(thing.angle)[:, None, None].astype(np.float32) for turn in (np.cos, np.sin))
+    cos, sin = np.float32(np.cos(thing.tilt)), np.float32(np.sin(thing.tilt))
     u, v = cos * dx + sin * dy, cos * dy - sin * dx
     pixel = np.float32(side) * radius / np.float32(_EDGE_PX)
-    cover = np.clip(0.5 - _distance(thing.shape, u, v) * pixel, 0, 1)
-    ahead = u * np.float32(np.cos(thing.bright)) + v * np.float32(np.sin(thing.bright))
-    lit = np.clip(0.5 + ahead * pixel, 0, 1)
-    return cover, np.float32(_DARK) + np.float32(1 - _DARK) * lit
+    cover: np.ndarray = np.clip(0.5 - _distance(thing.shape, u, v) * pixel, 0, 1)
+    return cover
 
 
 def _distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:

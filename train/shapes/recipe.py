@@ -153,7 +153,7 @@ class FrameRecipe:
         is_shown, covered = states.shown > 0, states.patch_colours > 0
         patches = self.module.heads.patch(of_patches)[..., 1 + len(FIELDS[1]) :][..., : len(FIELDS[0])]
         return {
-            "shapes": _share(guessed[..., 6:][is_shown].argmax(-1) == states.shapes[is_shown]),
+            "shapes": _share(guessed[..., -len(FIELDS[0]) :][is_shown].argmax(-1) == states.shapes[is_shown]),
             "patch_shapes": _share(patches[covered].argmax(-1) == states.patch_shapes[covered]),
         }
 
