@@ -26,6 +26,7 @@ _TOLD = 10  # labels that the account names
 @click.command()
 @store_option
 @click.option("--labels", metavar="SET|FILE", help="kinetics400, kinetics600, ucf101, hmdb51, activitynet, or a file.")
+@click.option("--model", type=_FILE, metavar="FOLDER", help="Labels of a classifier that `vidx train` made.")
 @click.option("--taught", multiple=True, metavar="LABEL", help="Also a label of `vidx teach`.")
 @click.option("--set", "tag_set", metavar="NAME", help="Keep the rows under this name.  [default: that of the labels]")
 @click.option(
@@ -84,12 +85,13 @@ def tag(
     uncalibrated: bool,
     **chosen: Any,
 ) -> None:
-    """Label the whole archive in bulk, from stored vectors.
+    """Label the whole archive in bulk, from stored vectors, or from frames by a model of one's own.
 
     \b
       vidx tag --labels kinetics400 -o tags.parquet
       vidx tag --labels mine.csv --mode multi --calibrate sample.csv --precision 0.9
       vidx tag --labels mine.csv --diff mine
+      vidx tag --model runs/my-movinet
       vidx search --where "label = 'climbing stairs' AND probability > 0.8"
     A sample for --calibrate has the columns path, label and, if wanted, start_s and end_s.
     """
@@ -114,7 +116,7 @@ def tag(
         changes_format = choose(None, changes, "write", terminal=False)
     store = Store.open(store_path or default_store())
     old = _rows_to_compare(store, diff) if diff is not None else []
-    if options.labels is None and not options.taught and diff is not None:
+    if options.labels is None and options.model is None and not options.taught and diff is not None:
         if options != TagOptions(tag_set=options.tag_set):
             raise InputError("without labels, --diff compares two sets as they are", hint="give --set alone with it")
         name, done = _set_to_compare(store, options.tag_set), None

@@ -100,6 +100,7 @@ class SearchOptions:
     where: str | None = None  # SQL condition over the columns of vidx.schema.condition; None: all clips
     tag_set: str | None = None  # that label and probability are of in `where`; None: the one written to last
     like: tuple[str, ...] = ()  # files to search by, FILE or FILE@SECONDS
+    model: Path | None = None  # a folder of `vidx train videomae` or `movinet`, whose labels are given
     taught: tuple[str, ...] = ()  # labels of `vidx teach` to search by
     unwanted: tuple[str, ...] = ()  # texts of what is not looked for
     thumbnails: bool = False  # a picture for each hit, as a contact sheet needs
@@ -117,6 +118,7 @@ class TagOptions:
     """What `vidx tag` says of the archive, and how sure it must be."""
 
     labels: str | None = None  # a published set, or a file with a label on each line, or a .csv
+    model: Path | None = None  # a folder of `vidx train videomae` or `movinet`, whose labels are given
     taught: tuple[str, ...] = ()  # labels of `vidx teach`
     tag_set: str | None = None  # under which name rows are kept, in place of older ones; None: that of the labels
     encoder: str | None = None  # or the name of a space; None: the store's
@@ -146,8 +148,14 @@ class TagOptions:
             raise InputError("a sample to calibrate with, and uncalibrated probabilities", hint="leave one out")
         if self.precision is not None and self.threshold is not None:
             raise InputError("precision chooses thresholds, and threshold names one", hint="leave one out")
-        if self.labels is None and (self.background is not None or self.templates or self.calibrate is not None):
-            raise InputError("background, templates and calibration are for labels told by text", hint="give labels")
+        if self.model is not None and self.labels is not None:
+            raise InputError("a model has labels of its own", hint="leave out --labels, or --model")
+        if self.model is not None and (self.exact or self.mode != "single"):
+            raise InputError("a model's labels compete, and it decodes anyway", hint="leave out --exact and --mode")
+        if self.labels is None and (self.background is not None or self.templates):
+            raise InputError("background and templates are for labels told by text", hint="give labels")
+        if self.labels is None and self.model is None and self.calibrate is not None:
+            raise InputError("calibration is for labels told by text or a model", hint="give labels")
         if strange := [template for template in self.templates if "{}" not in template]:
             raise InputError(f"template {strange[0]!r} has no place for the label", hint="write {} where it goes")
 

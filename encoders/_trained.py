@@ -53,7 +53,9 @@ def spec_of_folder(folder: Path) -> EncoderSpec:
     folder = folder.absolute()
     facts, name = read_model(folder), PREFIX + folder.name
     if facts.get("family") in CLASSIFIERS:
-        raise InputError(f"{folder} gives labels, not vectors to search", hint="name a folder with an encoder")
+        raise InputError(
+            f"{folder} gives labels, not vectors to search", hint=f"label with it: `vidx tag --model {folder}`"
+        )
     if not (folder / WEIGHTS).is_file():
         raise WeightsMissing(f"{folder} has no {WEIGHTS} yet", hint="let its training come to a first check")
     files = {role: folder / file for role, file in (("video", WEIGHTS), ("tokenizer", TOKENIZER))}

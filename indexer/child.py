@@ -136,7 +136,8 @@ def _memory_is_short() -> bool:
 def _planned(
     job: dict[str, Any], video: OpenVideo, look: Callable[..., OpenVideo], answers: AnswerPipe
 ) -> list[_Views]:
-    """The clips a job asks for: all windows or shots of a video, one around an instant, or frames by index or by tick.
+    """The clips a job asks for: all windows or shots of a video, one around an instant, or frames by index or by tick;
+    or as a model takes them around each of several instants.
 
     Shots are looked for in a second opening of the file, so that damage counts where clips are decoded.
     """
@@ -153,7 +154,12 @@ def _planned(
         case "at":
             return [(window_at(line, job["at_s"], job["clip_s"], job["frames"]),)]
         case "sampled":
-            return [tuple(Sampling(**sampling).planned(video.facts, line) for sampling in job["samplings"])]
+            samplings = [Sampling(**sampling) for sampling in job["samplings"]]
+            return [tuple(each.planned(each.indices(video.facts), video.facts, line) for each in samplings)]
+        case "around":
+            each = Sampling(**job["sampling"])
+            around = [each.indices_around(video.facts, at_s) for at_s in job["instants"]]
+            return [(each.planned(indices, video.facts, line),) for indices in around]
     return [(PlannedClip(0.0, 0.0, tuple(job["ticks"])),)]
 
 

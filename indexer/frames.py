@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -44,6 +44,42 @@ def frames_of_clip(store: Store, space_name: str, clip_id: int) -> np.ndarray:
     Returns uint8 (T, h, w, 3): the same to the last bit where `indexed.decode_mode` is `exact` and the decoder is of
     the same build. Raises InputError where there is no such clip, Unreadable where its file is gone or has changed.
     """
+    path, ticks, decoder, mode = _file_of_clip(store, space_name, clip_id)
+    preprocess = store.space(space_name).preprocess
+    return _decoded(path, {"kind": "ticks", "ticks": ticks}, decoder, preprocess, mode)
+
+
+def frames_around(
+    store: Store, space_name: str, clip_id: int, instants_s: Sequence[float], look: Look
+) -> Iterator[np.ndarray]:
+    """Clips of a live clip's video around instants in player time, ascending, taken as a look of strided frames says.
+
+    Yields uint8 (T, h, w, 3) for each. Raises InputError where there is no such clip, Unreadable where its file is
+    gone, has changed or gives no more clips.
+    """
+    path, _, _, _ = _file_of_clip(store, space_name, clip_id)
+    asked = {"kind": "around", "sampling": asdict(look.sampling), "instants": list(instants_s)}
+    job = job_message(path, asked, _DECODER, [look.preprocess], thumbnails=False, threads=os.cpu_count() or 1)
+    waiting, facts, reason = deque(instants_s), None, None
+    with _process() as process:
+        try:
+            for header, payloads in process.answers(job):
+                if header["kind"] == "opened" and facts is None:
+                    facts = Video(**header["facts"])
+                elif header["kind"] == "clip":
+                    assert facts is not None
+                    frames = np.frombuffer(payloads[0], np.uint8).reshape(header["views"][0]["shape"])
+                    yield _in_views(frames, look.sampling.indices_around(facts, waiting.popleft()))[0]
+                elif header["kind"] == "end":
+                    reason = header["reason"]
+        except NoAnswer as error:
+            reason = str(error)
+    if waiting:
+        raise Unreadable(f"{printable(path)}: {reason}")
+
+
+def _file_of_clip(store: Store, space_name: str, clip_id: int) -> tuple[bytes, list[int], str, str]:
+    """Path of a live clip's file, ticks of its frames, and decoder and mode they were taken by."""
     snapshot = Snapshot(store)
     found = snapshot.rows(
         "SELECT f.path_bytes, f.size, f.mtime_ns, c.frame_pts, n.decoder, n.decode_mode FROM"
@@ -53,10 +89,9 @@ def frames_of_clip(store: Store, space_name: str, clip_id: int) -> np.ndarray:
     )
     if not found:
         raise InputError(f"no clip {clip_id} in {space_name}")
-    preprocess = store.space(space_name).preprocess
     for path, size, mtime_ns, ticks, decoder, mode in found:
         if os.path.isfile(path) and _stamp(path) == (size, mtime_ns):
-            return _decoded(path, {"kind": "ticks", "ticks": ticks}, decoder, preprocess, mode)
+            return path, ticks, decoder, mode
     raise Unreadable(f"{printable(found[0][0])} is gone or has changed", hint="plug its drive in, or index again")
 
 
@@ -99,6 +134,11 @@ class Look:
 
     sampling: Sampling
     preprocess: Preprocess
+
+    @classmethod
+    def of_fields(cls, sampling: Mapping[str, Any], preprocess: Preprocess) -> Look:
+        """From the fields of a Sampling by name. Raises TypeError for others, ValueError where they don't fit."""
+        return cls(Sampling(**sampling), preprocess)
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,8 @@ def job_message(
     thumbnails: bool,
     threads: int,
 ) -> dict[str, Any]:
-    """A job for `DecodeProcess.answers`; `asked` has its `kind` (windows, at or ticks) and what belongs to that.
+    """A job for `DecodeProcess.answers`; `asked` has its `kind`, one of those of `vidx.indexer.child`, and
+    what belongs to that.
 
     Each clip comes once for each of the `views`; windows are given for each of them.
     """

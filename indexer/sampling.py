@@ -14,7 +14,9 @@ import numpy as np
 from vidx.schema.records import PlannedClip, Timeline, Video
 
 _DENSE_SPAN = 128  # frames that a dense clip of Text4Vis looks over
+_STRIDE = 4  # of the clips of three-dimensional models
 _TOLERANCE_S = 1e-6  # a frame due at the very instant asked for counts as shown
+_TOLERANCE = 1e-6  # of a frame
 
 
 def segment_starts(n: int, frames: int) -> np.ndarray:
@@ -66,7 +68,7 @@ def dense_clips(n: int, frames: int, clips: int) -> np.ndarray:
     return (starts[:, None] + np.arange(frames) * (_DENSE_SPAN // frames)) % n
 
 
-def strided_clips(n: int, frames: int, clips: int, stride: int = 4) -> np.ndarray:
+def strided_clips(n: int, frames: int, clips: int, stride: int = _STRIDE) -> np.ndarray:
     """Clips of frames `stride` apart, evenly over the video, shape (C, T): MMAction2's 3D models in tests (VideoMAE).
 
     start_c is C points evenly from 0 to n - span, rounded half to even, or the middle for a single clip; frames beyond
@@ -103,7 +105,7 @@ def random_in_intervals(n: int, frames: int, generator: np.random.Generator) -> 
     return np.arange(frames) * interval + generator.integers(interval, size=frames)
 
 
-def random_strided(n: int, frames: int, generator: np.random.Generator, stride: int = 4) -> np.ndarray:
+def random_strided(n: int, frames: int, generator: np.random.Generator, stride: int = _STRIDE) -> np.ndarray:
     """Frames `stride` apart from a random start, shape (T,), counted from 0 again at the end: MMAction2's 3D training.
 
     The start leaves room for T x stride frames, where there are so many (SampleFrames, clip_len T, one clip).
@@ -160,16 +162,32 @@ class Sampling:
 
     def indices(self, video: Video) -> np.ndarray:
         """int64 (clips, frames)."""
-        n = video.n_frames
-        if self.frames_per_s is not None:
-            n = max(1, round((video.duration_s - video.first_s) * self.frames_per_s))
+        n = self._count(video)
         if self.rule in _OF_ONE:
             return _OF_ONE[self.rule](n, self.frames)[None]
         return _OF_SEVERAL[self.rule](n, self.frames, self.clips)
 
-    def planned(self, video: Video, line: Timeline) -> PlannedClip:
+    def indices_around(self, video: Video, at_s: float) -> np.ndarray:
+        """int64 (1, frames): a strided clip around an instant in player time, moved inside the video.
+
+        Around the middle of a video it is the clip that `indices` has.
+        """
+        if self.rule != "strided":
+            raise ValueError(f"{self.rule} takes the whole video, not a part around an instant")
+        n = self._count(video)
+        span = (self.frames - 1) * _STRIDE + 1
+        centre = n * (at_s - video.first_s) / (video.duration_s - video.first_s)
+        start = min(max(0, int(np.floor(centre - span / 2 + _TOLERANCE))), max(0, n - span))
+        return (start + np.arange(self.frames) * _STRIDE)[None] % n
+
+    def _count(self, video: Video) -> int:
+        if self.frames_per_s is None:
+            return video.n_frames
+        return max(1, round((video.duration_s - video.first_s) * self.frames_per_s))
+
+    def planned(self, indices: np.ndarray, video: Video, line: Timeline) -> PlannedClip:
         """A clip of all frames that occur in `indices`, each index once, in their order."""
-        distinct = np.unique(self.indices(video))
+        distinct = np.unique(indices)
         if self.frames_per_s is None:
             ticks = line.ticks[distinct]
         else:

@@ -7,8 +7,9 @@ ValueError where there is nothing to draw or shapes don't fit, and those that dr
 from __future__ import annotations
 
 import io
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,6 +85,50 @@ def lines_png(series: dict[str, tuple[np.ndarray, np.ndarray]], title: str, x_la
     return _png(figure)
 
 
+def curves_png(runs: Mapping[str, Sequence[str]]) -> bytes:
+    """Loss and validation accuracy over steps, side by side, 1000 x 400 px: a line for each run, by its name.
+
+    A run has the texts of its log.jsonl, of several where parts of it were trained one behind the other.
+    """
+    return _png(_curves(runs))
+
+
+def _curves(runs: Mapping[str, Sequence[str]]) -> Figure:
+    _require(len(runs) > 0, "no run to draw")
+    figure = _figure(10.0, 4.0)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    for number, (name, logs) in enumerate(runs.items()):
+        steps, losses, accuracies, ends = _series(logs)
+        _require(len(steps) > 0, f"{name}: its log is empty")
+        for axes, values in ((loss_axes, losses), (accuracy_axes, accuracies)):
+            axes.plot(steps, values, marker="o", markersize=3, color=f"C{number}", label="a run")
+            for end in ends:
+                axes.axvline(end, color=f"C{number}", linewidth=0.8, linestyle=":")
+    for axes, what in ((loss_axes, "loss in training"), (accuracy_axes, "accuracy on validation videos")):
+        axes.grid(linewidth=0.5)
+        axes.set(xlabel="step", ylabel=what)
+    loss_axes.set_ylim(bottom=0)
+    accuracy_axes.set_ylim(-0.03, 1.03)
+    if len(runs) > 1:
+        for text, name in zip(accuracy_axes.legend(fontsize=8).get_texts(), runs, strict=True):
+            text.set(text=_cut(name, _LONGEST_NAME), parse_math=False)
+    return figure
+
+
+def _series(logs: Sequence[str]) -> tuple[list[int], list[float], list[float], list[int]]:
+    """Steps, sums of losses and accuracies of all checks, and the steps at which a part ends and the next begins."""
+    steps, losses, accuracies, ends = [], [], [], []
+    done = 0
+    for log in logs:
+        for line in map(json.loads, log.splitlines()):
+            steps.append(done + line["step"])
+            losses.append(sum(value for name, value in line.items() if name.startswith("loss/")))
+            accuracies.append(line["accuracy"])
+        done = max(steps, default=0)
+        ends.append(done)
+    return steps, losses, accuracies, ends[:-1]
+
+
 def sheet_png(rows: Sequence[tuple[str, np.ndarray]], title: str) -> bytes:
     """A contact sheet: for each row its caption, and below it up to 8 of its frames uint8 (T, h, w, 3), evenly chosen.
 
@@ -139,12 +184,17 @@ def _cut(text: str, longest: int) -> str:
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     """Empty axes on a figure of so many inches."""
+    figure = _figure(width, height)
+    return figure, figure.subplots()
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("pictures need matplotlib", hint="run `pip install 'vidx[plot]'`") from error
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    return figure, figure.subplots()
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def _png(figure: Figure) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +19,16 @@ from vidx.schema.spaces import Space
 from vidx.schema.tables import SEARCHES
 from vidx.schema.tag_tables import read_calibration
 from vidx.search._tag_exact import ExactScores
-from vidx.search._tag_rows import SEGMENT, Block, Rule
-from vidx.search._tag_sample import Learnt, learn
-from vidx.search._tag_scores import BACKGROUND, MULTI, SINGLE, Scored, Scorer, Texts
+from vidx.search._tag_model import ModelScores, labels_of
+from vidx.search._tag_rows import SEGMENT, Rule
+from vidx.search._tag_sample import Learnt, Score, learn
+from vidx.search._tag_scores import BACKGROUND, MULTI, SINGLE, Scorer, Texts
 from vidx.search.calibration import Calibration
 from vidx.search.labels import Label, LabelSet, digest_of, read_labels, read_texts, set_name
 from vidx.search.query import encoder_of
+
+if TYPE_CHECKING:
+    from vidx.encoders._trained_classifier import TrainedClassifier
 
 _UNSURE = 0.5  # least probability where nobody names one and labels do not compete
 
@@ -35,48 +40,35 @@ class TagPlan:
     tag_set: str
     scorer: Scorer
     rules: dict[str, Rule]  # by level
-    prompts_digest: str
+    columns: dict[str, str]  # the same in every row
     facts: dict[str, Any]  # for the rows' metadata
-    score: Callable[[Block], tuple[Block, Scored]]
+    score: Score
     key: dict[str, str]  # what a calibration is for
     learnt: Learnt | None = None  # where this run was to calibrate
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def undecoded(self) -> list[int] | None:
+        """Clips that could not be decoded so far; None where nothing is."""
+        return self.score.left if isinstance(self.score, ExactScores | ModelScores) else None
+
 
 def plan_of(snapshot: Snapshot, space: Space, options: TagOptions) -> TagPlan:
     """Settle what to do; calibrates where that is asked for. Raises VidxError."""
-    label_set, heads = _labels(snapshot, space, options)
+    classifier = None if options.model is None else _classifier(options.model)
+    label_set, heads = _labels(snapshot, space, options, classifier)
     tag_set = set_name(options.tag_set or label_set.name)
     if tag_set == SEARCHES:
         raise InputError(f"the set {SEARCHES} is that of `vidx search --tag`", hint="name another with --set")
-    encoder = encoder_of(space)
-    prompts = prompts_of(encoder.spec, label_set.published)
-    if options.templates:
-        prompts = Prompts(options.templates, prompts.averaged)
-    background = _background(options)
-    scale = encoder.logit_scale if label_set.labels else 1.0
-    scoring = {
-        "labels": [[label.name, label.texts, label.parent] for label in label_set.labels],
-        "templates": prompts.templates,
-        "averaged": prompts.averaged,
-        "background": background,
-        "mode": options.mode,
-        "logit_scale": scale,
-        "exact": options.exact,
-    }
-    texts = Texts.encoded(encoder, label_set, background, prompts)
-    plain = Scorer(label_set, texts, heads, mode=options.mode, scale=scale)
-
-    def scores(scorer: Scorer) -> Callable[[Block], tuple[Block, Scored]]:
-        if options.exact:
-            return ExactScores(snapshot.store, space, encoder, scorer, label_set, background, prompts)
-        return lambda block: (block, scorer.of_vectors(block.vectors))
-
+    way = (
+        _by_texts(snapshot, space, label_set, options) if classifier is None else _by_model(snapshot, space, classifier)
+    )
+    plain = Scorer(label_set, way.texts, heads, mode=options.mode, scale=way.scale)
     notes: list[str] = []
     learnt, calibration = None, None
-    key = {"prompts_digest": digest_of(scoring), "space": space.name}
+    key = {"prompts_digest": digest_of(way.decides), "space": space.name}
     if options.calibrate is not None:
-        learnt = learn(snapshot, space, scores(plain), label_set, options)
+        learnt = learn(snapshot, space, way.score(plain), label_set, options)
         calibration = learnt.calibration
         notes += learnt.notes
         if np.isinf(calibration.thresholds).all():
@@ -84,7 +76,7 @@ def plan_of(snapshot: Snapshot, space: Space, options: TagOptions) -> TagPlan:
     elif options.calibrated and label_set.labels:
         calibration, note = _kept_calibration(snapshot, tag_set, key)
         notes += [note] if note else []
-    scorer = Scorer(label_set, texts, heads, mode=options.mode, scale=scale, calibration=calibration)
+    scorer = Scorer(label_set, way.texts, heads, mode=options.mode, scale=way.scale, calibration=calibration)
     rules = {
         level: Rule(
             thresholds=_thresholds(label_set, heads, calibration, options, level),
@@ -98,23 +90,79 @@ def plan_of(snapshot: Snapshot, space: Space, options: TagOptions) -> TagPlan:
     facts = {
         "tag_set": tag_set,
         "label_set": label_set.name,
-        **scoring,
+        **way.decides,
         "taught": {head.label: head.digest for head in heads},
         "levels": list(rules),
         "top": options.top,
         "calibration": None if calibration is None else calibration.report,
     }
-    digest = digest_of({**scoring, "taught": facts["taught"]})
-    return TagPlan(tag_set, scorer, rules, digest, facts, scores(scorer), key, learnt, notes)
+    columns = {**way.made_by, "prompts_digest": digest_of({**way.decides, "taught": facts["taught"]})}
+    return TagPlan(tag_set, scorer, rules, columns, facts, way.score(scorer), key, learnt, notes)
 
 
-def _labels(snapshot: Snapshot, space: Space, options: TagOptions) -> tuple[LabelSet, list[Head]]:
+@dataclass(frozen=True)
+class _Way:
+    """How probabilities of labels come about; `decides` is what they hang on, `made_by` stands in every row."""
+
+    decides: dict[str, Any]
+    made_by: dict[str, str]
+    score: Callable[[Scorer], Score]
+    texts: Texts | None = None
+    scale: float = 1.0
+
+
+def _by_texts(snapshot: Snapshot, space: Space, label_set: LabelSet, options: TagOptions) -> _Way:
+    encoder = encoder_of(space)
+    prompts = prompts_of(encoder.spec, label_set.published)
+    if options.templates:
+        prompts = Prompts(options.templates, prompts.averaged)
+    background = _background(options)
+    scale = encoder.logit_scale if label_set.labels else 1.0
+    decides = {
+        "labels": [[label.name, label.texts, label.parent] for label in label_set.labels],
+        "templates": prompts.templates,
+        "averaged": prompts.averaged,
+        "background": background,
+        "mode": options.mode,
+        "logit_scale": scale,
+        "exact": options.exact,
+    }
+
+    def score(scorer: Scorer) -> Score:
+        if options.exact:
+            return ExactScores(snapshot.store, space, encoder, scorer, label_set, background, prompts)
+        return lambda block: (block, scorer.of_vectors(block.vectors))
+
+    made_by = {"encoder": space.encoder, "weights_digest": space.weights_digest}
+    return _Way(decides, made_by, score, Texts.encoded(encoder, label_set, background, prompts), scale)
+
+
+def _by_model(snapshot: Snapshot, space: Space, classifier: TrainedClassifier) -> _Way:
+    return _Way(
+        {"model": classifier.digest, "labels": classifier.labels, "sampling": classifier.sampling},
+        {"encoder": classifier.name, "weights_digest": classifier.digest},
+        lambda scorer: ModelScores(snapshot.store, space, classifier, scorer),
+    )
+
+
+def _classifier(folder: Path) -> TrainedClassifier:
+    from vidx.encoders._trained_classifier import load_classifier  # pulls in torch, which stored vectors do without
+
+    return load_classifier(folder)
+
+
+def _labels(
+    snapshot: Snapshot, space: Space, options: TagOptions, classifier: TrainedClassifier | None
+) -> tuple[LabelSet, list[Head]]:
     """Raises InputError where there is nothing to label with, or one name for two labels."""
-    label_set = read_labels(options.labels) if options.labels is not None else LabelSet("taught", ())
+    if classifier is not None:
+        label_set = labels_of(classifier)
+    else:
+        label_set = read_labels(options.labels) if options.labels is not None else LabelSet("taught", ())
     heads = [read_head(snapshot.store, space.name, label) for label in options.taught]
     names = [*label_set.names, *(head.label for head in heads), *label_set.parents]
     if not names:
-        raise InputError("nothing to label with", hint="give --labels SET or FILE, or --taught LABEL")
+        raise InputError("nothing to label with", hint="give --labels SET or FILE, --model FOLDER, or --taught LABEL")
     if twice := [name for name, n in Counter(names).items() if n > 1]:
         raise InputError(f"label {twice[0]!r} is there twice", hint="leave one out")
     return label_set, heads

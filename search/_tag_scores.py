@@ -87,11 +87,11 @@ class Scorer:
     def __init__(
         self,
         label_set: LabelSet,
-        texts: Texts,
+        texts: Texts | None,
         heads: Sequence[Head],
         *,
         mode: str,
-        scale: float,
+        scale: float = 1.0,
         calibration: Curves | None = None,
     ) -> None:
         self._texts, self._heads, self._mode, self._scale = texts, tuple(heads), mode, np.float32(scale)
@@ -107,6 +107,7 @@ class Scorer:
 
     def of_vectors(self, vectors: np.ndarray) -> Scored:
         """For unit vectors of clips float32 (n, dim)."""
+        assert self._texts is not None
         each = zip(self._texts.labels, self._texts.background, strict=True)
         return self._scored(((vectors @ labels.T, vectors @ apart.T) for labels, apart in each), vectors)
 
@@ -114,8 +115,16 @@ class Scorer:
         """For cosines (n, L) and (n, B) that were had another way, from the frames; heads still take the vectors."""
         return self._scored([(cosines, background)], vectors)
 
+    def of_probabilities(self, told: np.ndarray, vectors: np.ndarray) -> Scored:
+        """For probabilities float32 (n, L) that a classifier gave, which stand for cosines, too."""
+        return self._with_others(told, told.copy(), np.zeros(len(told), np.float32), vectors)
+
     def _scored(self, by_prompt: Iterable[tuple[np.ndarray, np.ndarray]], vectors: np.ndarray) -> Scored:
         mean, told, none = self._mean(by_prompt)
+        return self._with_others(mean, told, none, vectors)
+
+    def _with_others(self, mean: np.ndarray, told: np.ndarray, none: np.ndarray, vectors: np.ndarray) -> Scored:
+        """Calibrated, with taught labels and parents."""
         if self._calibration is not None:
             told, none = self._calibration.apply(told), np.zeros_like(none)  # whose own share is not calibrated
         if not self._heads and not self._children:

@@ -1,4 +1,4 @@
-"""`vidx tag`: every clip of a space against every label, from the vectors that are stored."""
+"""`vidx tag`: every clip of a space against every label, from the vectors that are stored or the frames."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from vidx.schema.spaces import Space
 from vidx.schema.store import Store
 from vidx.schema.tag_tables import tagging
 from vidx.search._tag_blocks import whole_videos
-from vidx.search._tag_exact import ExactScores
 from vidx.search._tag_plan import TagPlan, plan_of
 from vidx.search._tag_rows import Block, Encoding, Rows, rows_of
 from vidx.search.query import settled_space
 
 _BLOCK_CLIPS = 8192
+_DECODED_CLIPS = 256
 _BLOCK_NUMBERS = 2**22  # probabilities of a block, 16 MB, of which a thread holds a few copies
 _MOST_THREADS = 8
 _AHEAD = 2  # blocks that wait for each thread
@@ -68,7 +68,7 @@ def tag(store: Store, options: TagOptions, tell: Tell = lambda done, total: None
         run_id = secrets.token_hex(16)
         done = Tagged(plan.tag_set, space.name, run_id, live.n_clips, len(live.firsts), notes=plan.notes)
         done.calibration = plan.facts["calibration"]
-        encoding = _encoding(snapshot, space, plan, video_ids.combine_chunks(), run_id)
+        encoding = _encoding(snapshot, plan, video_ids.combine_chunks(), run_id)
         count = _Count(plan)
         rows = count.each(_rows(snapshot, space, live, plan, tell))
         facts = {"vidx": version("vidx"), "run_id": run_id, "space": space.name, **plan.facts}
@@ -76,8 +76,8 @@ def tag(store: Store, options: TagOptions, tell: Tell = lambda done, total: None
             writer.write_calibration(plan.tag_set, {**plan.key, "calibration": plan.learnt.calibration.to_json()})
         done.n_rows = writer.replace(plan.tag_set, run_id, map(encoding.batch, rows), facts)
         done.labels, done.unmatched = count.labels(), count.unmatched
-        if isinstance(plan.score, ExactScores) and plan.score.left:
-            done.notes.append(f"{len(plan.score.left)} of {live.n_clips} clips could not be decoded and got no rows")
+        if plan.undecoded:
+            done.notes.append(f"{len(plan.undecoded)} of {live.n_clips} clips could not be decoded and got no rows")
         writer.record_run(_run_row(space, options, began, done))
     return done
 
@@ -109,8 +109,11 @@ def _rows(snapshot: Snapshot, space: Space, live: Ranges, plan: TagPlan, tell: T
         return len(block.ids), [rows_of(level, kept, scored, rule) for level, rule in plan.rules.items()]
 
     # Decoding takes all cores by itself; each thread holds some 100 MB, and reading is not faster than a few.
-    n_threads = 1 if isinstance(plan.score, ExactScores) else min(_MOST_THREADS, os.cpu_count() or 1)
+    decodes = plan.undecoded is not None
+    n_threads = 1 if decodes else min(_MOST_THREADS, os.cpu_count() or 1)
     n_clips = min(_BLOCK_CLIPS, max(1, _BLOCK_NUMBERS // max(1, len(plan.scorer.names))))
+    if decodes:  # and so tell how far it is from time to time
+        n_clips = min(n_clips, _DECODED_CLIPS)
     waiting: deque[Future[tuple[int, list[Rows]]]] = deque()
     done = 0
     with ThreadPoolExecutor(n_threads) as pool:
@@ -127,14 +130,12 @@ def _rows(snapshot: Snapshot, space: Space, live: Ranges, plan: TagPlan, tell: T
             tell(done := done + n_more, live.n_clips)
 
 
-def _encoding(snapshot: Snapshot, space: Space, plan: TagPlan, video_ids: pa.Array, run_id: str) -> Encoding:
+def _encoding(snapshot: Snapshot, plan: TagPlan, video_ids: pa.Array, run_id: str) -> Encoding:
     """The columns that are the same in every row, and paths: the first of each video's, in the order of bytes."""
     first = "QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY path_bytes) = 1"
     paths = dict(snapshot.rows(f"SELECT video_id, path FROM files {first}"))
     constants = {
-        "encoder": space.encoder,
-        "weights_digest": space.weights_digest,
-        "prompts_digest": plan.prompts_digest,
+        **plan.columns,
         "tag_set": plan.tag_set,
         "run_id": run_id,
     }

@@ -25,7 +25,7 @@ from rich.cells import cell_len
 
 from vidx.errors import InputError
 from vidx.export import shown
-from vidx.learn._pictures import class_bars_png, confusion_png, lines_png, sheet_png
+from vidx.learn._pictures import _curves, class_bars_png, confusion_png, curves_png, lines_png, sheet_png
 from vidx.learn.report import Report, Table, to_html, to_json, to_markdown, to_terminal, write_report
 
 HOSTILE = [
@@ -298,16 +298,21 @@ def _matrix(n: int) -> tuple[np.ndarray, list[str]]:
     return rng.poisson(0.2, (n, n)) + np.diag(rng.integers(1, 9, n)), [f"class {number}" for number in range(n)]
 
 
+LOG = "".join(
+    json.dumps({"step": step, "seconds": 1.5, "loss/a": loss, "loss/b": 0.25, "accuracy": accuracy}) + "\n"
+    for step, loss, accuracy in [(4, 2.0, 0.25), (8, 1.5, 0.5), (10, 0.75, 1.0)]
+)
 DRAWN: list[Callable[[], bytes]] = [
     lambda: confusion_png(*_matrix(5)),
     lambda: class_bars_png(["a", "b"], [0.5, 0.25], "top-1"),
     lambda: lines_png({"a": (np.arange(3), np.arange(3.0))}, "title", "x", "y"),
+    lambda: curves_png({"run": [LOG]}),
     lambda: sheet_png([("walk", np.zeros((3, 30, 40, 3), np.uint8))], "title"),
 ]
 
 
 @pytest.mark.usefixtures("plot")
-@pytest.mark.parametrize("draw", DRAWN, ids=["confusion", "bars", "lines", "sheet"])
+@pytest.mark.parametrize("draw", DRAWN, ids=["confusion", "bars", "lines", "curves", "sheet"])
 def test_a_picture_drawn_twice_has_the_same_bytes(draw: Callable[[], bytes]) -> None:
     opened(draw())
     assert draw() == draw()
@@ -324,6 +329,7 @@ def test_any_name_can_be_drawn() -> None:
             confusion_png(np.eye(n), names),
             class_bars_png(names, np.ones(n), names[-1]),
             lines_png({name: (np.arange(2), np.arange(2)) for name in names}, names[0], names[1], names[-4]),
+            curves_png({name: [LOG] for name in names}),
             sheet_png([(name, np.zeros((1, 9, 9, 3), np.uint8)) for name in names], names[-1]),
         )
         for names in (odd, plain)
@@ -382,6 +388,21 @@ def test_lines_have_gaps_where_there_is_no_number() -> None:
     assert 0 < blue[1] < 0.7 * blue[0]
 
 
+@pytest.mark.usefixtures("plot")
+def test_curves_are_the_losses_and_accuracies_of_logs_one_behind_the_other() -> None:
+    figure = _curves({"one": [LOG], "two": [LOG, LOG.splitlines()[0]]})
+    assert opened(curves_png({"one": [LOG]})).size == (1000, 400)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss in training", "accuracy on validation videos"]
+    for axes, expected in zip(figure.axes, ([2.25, 1.75, 1.0, 2.25], [0.25, 0.5, 1.0, 0.25]), strict=True):
+        one, two, end_of_part = (line.get_xydata().tolist() for line in axes.lines)
+        assert two == [[step, value] for step, value in zip([4, 8, 10, 14], expected, strict=True)]
+        assert one == two[:3]
+        assert [x for x, _ in end_of_part] == [10, 10]
+    legend = figure.axes[1].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
+
+
 def test_a_sheet_shows_eight_frames_evenly_from_first_to_last() -> None:
     frames = np.zeros((29, 240, 320, 3), np.uint8) + np.arange(29, dtype=np.uint8)[:, None, None, None] * 8 + 20
     small = np.full((2, 30, 40, 3), (255, 0, 0), np.uint8)
@@ -412,6 +433,8 @@ def test_frames_of_a_sheet_are_small_and_captions_fit() -> None:
         lambda: lines_png({}, "", "", ""),
         lambda: lines_png({"a": (np.zeros(2), np.zeros(3))}, "", "", ""),
         lambda: lines_png({"a": (np.zeros(0), np.zeros(0))}, "", "", ""),
+        lambda: curves_png({}),
+        lambda: curves_png({"a": []}),
         lambda: sheet_png([], ""),
         lambda: sheet_png([("a", np.zeros((0, 2, 2, 3), np.uint8))], ""),
         lambda: sheet_png([("a", np.zeros((1, 2, 2, 3)))], ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from fractions import Fraction
 from math import floor, trunc
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from vidx.indexer import sampling
 from vidx.indexer.sampling import (
+    Sampling,
     dense_clips,
     random_in_intervals,
     random_in_segments,
@@ -25,6 +27,7 @@ from vidx.indexer.sampling import (
     shifted_clips,
     strided_clips,
 )
+from vidx.schema.records import Video
 
 LENGTHS = st.integers(1, 1000)
 FRAMES = st.integers(1, 64)
@@ -106,6 +109,42 @@ def test_strided_clips_follow_their_formula(n: int, clips: int) -> None:
     assert chosen.tolist() == [[(start + 4 * k) % n for k in range(16)] for start in starts]
     assert chosen.dtype == np.int64
     assert n < 61 or (np.diff(chosen) == 4).all()
+
+
+def video_of(n: int) -> Video:
+    """Of n frames, 25 a second, that begins at 3 s."""
+    facts: dict[str, Any] = dict.fromkeys((field.name for field in fields(Video)), 0)
+    return Video(**{**facts, "n_frames": n, "first_s": 3.0, "duration_s": 3 + n / 25})
+
+
+@given(n=LENGTHS, frames=st.integers(1, 32), share=st.floats(0, 1), at_a_rate=st.booleans())
+def test_a_clip_around_an_instant_is_strided_and_inside_the_video(
+    n: int, frames: int, share: float, at_a_rate: bool
+) -> None:
+    video = video_of(2 * n)
+    strided = Sampling("strided", frames, frames_per_s=12.5 if at_a_rate else None)
+    counted = n if at_a_rate else 2 * n
+    [chosen] = strided.indices_around(video, video.first_s + share * (video.duration_s - video.first_s))
+    span = 4 * (frames - 1) + 1
+    assert chosen.tolist() == [(chosen[0] + 4 * k) % counted for k in range(frames)]
+    if span > counted:
+        assert chosen[0] == 0
+        return
+    assert 0 <= chosen[0] <= chosen[-1] < counted
+    centre = share * counted
+    assert abs(chosen[0] + span / 2 - centre) <= 1 or chosen[0] in (0, counted - span)
+
+
+@given(n=LENGTHS, frames=st.integers(1, 32))
+def test_a_clip_around_the_middle_is_the_one_of_the_whole_video(n: int, frames: int) -> None:
+    video, strided = video_of(n), Sampling("strided", frames)
+    middle = (video.first_s + video.duration_s) / 2
+    assert strided.indices_around(video, middle).tolist() == strided.indices(video).tolist()
+
+
+def test_only_strided_clips_lie_around_an_instant() -> None:
+    with pytest.raises(ValueError, match="takes the whole video"):
+        Sampling("centres", 8).indices_around(video_of(50), 1.0)
 
 
 @given(n=LENGTHS, frames=FRAMES)

@@ -15,13 +15,16 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from vidx.encoders import videomae as released_videomae
+from vidx.encoders._trained_classifier import TrainedClassifier, load_classifier
 from vidx.errors import InputError, UnknownChoice, WeightsDamaged, WeightsMisfit, WeightsMissing
-from vidx.indexer.frames import looked_at
+from vidx.indexer.frames import Look, looked_at
+from vidx.indexer.sampling import Sampling
+from vidx.learn._pictures import curves_png
 from vidx.tests.test_movinet import random_state
 from vidx.train import footage, movinet, videomae
 from vidx.train.augment import View
 from vidx.train.classifier import Classifier, ClassifierRecipe, Plan, describe, train
-from vidx.train.trained_classifier import load_classifier
+from vidx.train.trained_classifier import HEAD_FOLDER, curves_of
 
 pytestmark = [
     pytest.mark.slow,  # networks and their libraries take seconds to import
@@ -55,6 +58,10 @@ def root(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Pat
 def held_out(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
     """More of them, that no training sees."""
     return squares(tmp_path_factory.mktemp("held_out"), make_video, range(12, 24))
+
+
+def look_of(classifier: TrainedClassifier) -> Look:
+    return Look.of_fields(classifier.sampling, classifier.preprocess)
 
 
 def squares(root: Path, make_video: Callable[..., Path], numbers: range) -> Path:
@@ -252,9 +259,8 @@ def check_same(module: Classifier, folder: Path, n_frames: int) -> None:
     clips = np.random.default_rng(5).integers(0, 256, (3, n_frames, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
     classifier = load_classifier(folder)
     assert classifier.labels == ["green", "red"]
-    assert classifier.frames == n_frames
-    assert classifier.look.preprocess.crop_px == SIDE_PX
-    assert classifier.look.sampling.frames == n_frames
+    assert classifier.preprocess.crop_px == SIDE_PX
+    assert Sampling(**classifier.sampling).frames == n_frames
     with torch.no_grad():
         expected = module.eval().logits(torch.from_numpy(clips)).softmax(1).cpu().numpy()
     found = classifier.probabilities(clips)
@@ -285,8 +291,10 @@ def test_everything_learns_after_the_head(root: Path, movinet_file: Path, tmp_pa
     told: list[dict[str, Any]] = []
     movinet.train_movinet(tmp_path, plan, told.append, all_epochs=1, side_px=SIDE_PX)
     assert [(line["part"], line["step"]) for line in told] == [("head", 4), ("all", 4)]
+    logs = [(tmp_path / name / "log.jsonl").read_text() for name in (HEAD_FOLDER, "")]
+    assert (tmp_path / "curves.png").read_bytes() == curves_png({tmp_path.name: logs})
     head, whole = (
-        load_file(tmp_path / movinet.HEAD_FOLDER / "model.safetensors"),
+        load_file(tmp_path / HEAD_FOLDER / "model.safetensors"),
         load_file(tmp_path / "model.safetensors"),
     )
     released = random_state("base 3d")
@@ -299,7 +307,7 @@ def test_a_short_training_beats_chance_on_other_videos(plan: Plan, held_out: Pat
     tested = videomae.train_videomae(tmp_path, replace(plan, epochs=8, learning_rate=1e-2), ignored)
     classifier = load_classifier(tmp_path)
     paths = sorted(held_out.glob("*/*.avi"))
-    seen = looked_at((path, (classifier.look,)) for path in paths)
+    seen = looked_at((path, (look_of(classifier),)) for path in paths)
     best = [classifier.labels[classifier.probabilities(looked.views[0])[0].argmax()] for looked in seen]
     right = sum(label == path.parent.name for label, path in zip(best, paths, strict=True))
     assert len(paths) == 24
@@ -309,7 +317,10 @@ def test_a_short_training_beats_chance_on_other_videos(plan: Plan, held_out: Pat
     assert report["figures"]["accuracy"] == tested.accuracy
     assert np.sum(report["figures"]["confusion"]) == 4
     assert (tmp_path / "report.html").exists()
-    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("confusion.png", "curves.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "log.jsonl").unlink()
+    assert curves_of(tmp_path) == {}
 
 
 def test_the_command_trains_and_tells_what_came_of_it(root: Path, pretrained: Path, tmp_path: Path) -> None:
@@ -353,7 +364,7 @@ def test_the_command_for_movinet(root: Path, movinet_file: Path, tmp_path: Path)
     )
     assert done.exit_code == 0, done.output
     assert [set(json.loads(line)) >= {"test"} for line in done.stdout.splitlines()] == [False, True]
-    assert load_classifier(tmp_path / "run").look.preprocess.crop_px == 224
+    assert load_classifier(tmp_path / "run").preprocess.crop_px == 224
 
 
 def test_broken_videos_are_left_out_and_told(plan: Plan, tmp_path: Path) -> None:
@@ -387,6 +398,9 @@ def test_weights_that_are_not_there_or_not_right_are_told(plan: Plan, tmp_path: 
         movinet.train_movinet(tmp_path / "run", replace(plan, weights="movinet-z9"), ignored)
     with pytest.raises(WeightsMisfit, match="is no MoViNet"):
         movinet.new_classifier(Path(plan.weights) / "model.safetensors", ("a", "b"), 0)
+    with pytest.raises(InputError, match=r"is no trained model: it has no model\.json"):
+        load_classifier(tmp_path)
+    (tmp_path / "model.json").write_text("{")
     with pytest.raises(WeightsDamaged, match=r"model\.json can't be read"):
         load_classifier(tmp_path)
     assert not (tmp_path / "run").exists()

@@ -327,7 +327,8 @@ def test_the_command_beats_its_beginning_in_a_few_steps(family: str, root: Path,
     assert figures["trained"]["top5"] == 1.0
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert np.sum(report["figures"]["trained"]["confusion"]) == 8
-    assert (tmp_path / "run/confusion_trained.png").exists()
+    for picture in ("confusion_trained.png", "curves.png"):
+        assert (tmp_path / "run" / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_folder_serves_index_tag_and_eval(root: Path, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from vidx.train.clip_text import (
 from vidx.train.clip_text_data import prepared_as, segment_view
 from vidx.train.footage import Parts
 from vidx.train.loop import fit
+from vidx.train.trained_classifier import curves_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -196,13 +197,14 @@ def _report(
         facts={name: facts[name] for name in told},
         tables=(_accuracy(figures), _by_class(classes, counts)),
         figures={**figures, "left_out": {printable(bytes(path)): reason for path, reason in left_out.items()}},
-        pictures={
-            f"confusion_{title}.png": confusion_png(count, classes)
-            for title, count in zip(titles, counts, strict=True)
-            if find_spec("matplotlib")
-        },
+        pictures=_pictures(folder, dict(zip(titles, counts, strict=True)), classes) if find_spec("matplotlib") else {},
         items=_items(dict(zip(titles, scored, strict=True))),
     )
+
+
+def _pictures(folder: Path, counts: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> dict[str, bytes]:
+    matrices = {f"confusion_{title}.png": confusion_png(count, classes) for title, count in counts.items()}
+    return {**matrices, **curves_of(folder)}
 
 
 def _confusion(scored: Scored) -> np.ndarray:

@@ -21,11 +21,10 @@ from vidx.errors import UnknownChoice, WeightsMisfit
 from vidx.train.augment import View
 from vidx.train.classifier import Classifier, Plan, Tell, describe, new_head, train
 from vidx.train.loop import WEIGHTS as BEST
-from vidx.train.trained_classifier import Tested, tested
+from vidx.train.trained_classifier import HEAD_FOLDER, Tested, tested
 
 WEIGHTS = "movinet-a0-base"  # to begin with, where no others are named
 NORMALISE = "unit"
-HEAD_FOLDER = "head"  # of the first of two parts, below that of the whole
 _FRAMES, _SIDE_PX = 8, 224
 _SPACING_S = 15 / 25  # every 15th frame of UCF101
 _RATE_OF_ALL = 0.1  # of that of the head

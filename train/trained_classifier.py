@@ -1,4 +1,4 @@
-"""Classifiers that were trained here: a folder made ready for use, and measured on its test videos."""
+"""A classifier that was trained here, measured on its test videos."""
 
 from __future__ import annotations
 
@@ -9,67 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from vidx.encoders._checkpoint import read_checkpoint
-from vidx.encoders._classifier import VideoClassifier
-from vidx.encoders._trained import MODEL, WEIGHTS, read_model
-from vidx.errors import InputError, WeightsDamaged, WeightsMissing
+from vidx.encoders._trained import read_model
+from vidx.encoders._trained_classifier import TrainedClassifier, load_classifier
+from vidx.errors import InputError
 from vidx.indexer.frames import Look
-from vidx.indexer.sampling import Sampling
-from vidx.learn._pictures import confusion_png
+from vidx.learn._pictures import confusion_png, curves_png
 from vidx.learn.metrics import bootstrap_interval, confusion, mean_class_accuracy, ranks, top_k
 from vidx.learn.report import Report, Table, write_report
-from vidx.schema.records import Preprocess, printable
+from vidx.schema.records import printable
 from vidx.train.footage import LabelledVideo, Parts, Reader, in_batches
+from vidx.train.logs import LOG
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
-class TrainedClassifier:
-    """Says which of its `labels` a video shows, by a clip that `look` gives; a clip has `frames` pictures."""
-
-    def __init__(self, network: VideoClassifier, frames: int, look: Look) -> None:
-        self.labels, self.frames, self.look = network.labels, frames, look
-        self._network = network
-
-    def probabilities(self, frames: np.ndarray) -> np.ndarray:
-        """float32 (B, len(labels)), rows that sum to 1, of clips uint8 (B, T, side, side, 3) RGB. Raises ValueError."""
-        with torch.inference_mode():
-            return self._network.predict(frames)
-
-
-def load_classifier(folder: Path) -> TrainedClassifier:
-    """The classifier in a folder that `vidx train videomae` or `movinet` made, on a GPU where there is one.
-
-    Raises WeightsMissing, WeightsDamaged, WeightsMisfit, and InputError for a model of another family.
-    """
-    facts = read_model(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise WeightsMissing(f"{folder} has no {WEIGHTS} yet", hint="let its training come to a first check")
-    state = read_checkpoint(folder / WEIGHTS)
-    try:
-        look = Look(Sampling(**facts["sampling"]), Preprocess(**facts["preprocess"]))
-        return TrainedClassifier(_rebuilt(facts, state), facts["frames"], look)
-    except (KeyError, TypeError) as error:
-        raise WeightsDamaged(f"{folder / MODEL} lacks {error}", hint="train the model again") from error
-
-
-def _rebuilt(facts: Mapping[str, Any], state: Mapping[str, Any]) -> VideoClassifier:
-    from vidx.encoders import movinet, videomae
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    match facts["family"]:
-        case "videomae":
-            encoder = videomae.from_state_dict(state, config=facts["config"])
-            nn.Module.to(encoder, device)
-            return videomae.VideoMAEClassifier(encoder)
-        case "movinet":
-            network = movinet.from_state_dict(state, causal=facts["causal"])
-            return movinet.MoViNetClassifier(network.to(device), facts["labels"])
-    raise InputError(f"{facts['family']} is no family of classifiers", hint="they are videomae and movinet")
+HEAD_FOLDER = "head"  # below that of a run, where a first part taught the head alone
 
 
 @dataclass(frozen=True)
@@ -91,7 +46,8 @@ def tested(folder: Path, parts: Parts, batch: int, left_out: Mapping[Path, str])
     Raises InputError where none of them can be decoded.
     """
     classifier = load_classifier(folder)
-    reader = Reader(parts.test, classifier.look, lambda at: at if at < len(parts.test) else None, most_bytes=0)
+    look = Look.of_fields(classifier.sampling, classifier.preprocess)
+    reader = Reader(parts.test, look, lambda at: at if at < len(parts.test) else None, most_bytes=0)
     videos: list[LabelledVideo] = []
     found = [np.empty((0, len(classifier.labels)), np.float32)]
     for pictures, of_videos in in_batches(reader, parts.test, batch):
@@ -150,9 +106,20 @@ def _report(
         facts={name: facts[name] for name in ("trained_on", "began_with", "training", "frames", "sampling")},
         tables=(overall, _by_class(classes, counts)),
         figures={**figures, "confusion": counts.tolist()},
-        pictures={"confusion.png": confusion_png(counts, classes)} if find_spec("matplotlib") else {},
+        pictures=_pictures(folder, counts, classes) if find_spec("matplotlib") else {},
         items=_items(classes, videos, scores),
     )
+
+
+def _pictures(folder: Path, counts: np.ndarray, classes: Sequence[str]) -> dict[str, bytes]:
+    return {"confusion.png": confusion_png(counts, classes), **curves_of(folder)}
+
+
+def curves_of(folder: Path) -> dict[str, bytes]:
+    """A picture of how a training went, by the name of its file; none where its logs are gone."""
+    paths = [path for path in (folder / HEAD_FOLDER / LOG, folder / LOG) if path.is_file()]
+    logs = [log for path in paths if (log := path.read_text("utf-8"))]
+    return {"curves.png": curves_png({folder.name: logs})} if logs else {}
 
 
 def _by_class(classes: Sequence[str], counts: np.ndarray) -> Table:
