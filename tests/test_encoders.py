@@ -50,10 +50,10 @@ def test_patches_are_those_of_the_released_files(file: str) -> None:
 
 def test_every_tower_of_patches_has_their_size_and_pictures_are_full_of_them() -> None:
     of_patches = [spec for spec in encoders.specs().values() if spec.patch_px is not None]
-    families = {"clip", "xclip", "text4vis", "actionclip"}
+    families = {"clip", "xclip", "text4vis", "actionclip", "shapes"}
     assert [spec.name for spec in encoders.specs().values() if spec.family in families] == [s.name for s in of_patches]
     for spec in of_patches:
-        assert spec.patch_px in (14, 16, 32)
+        assert spec.patch_px in (8, 14, 16, 32)
         assert spec.space.preprocess.crop_px % spec.patch_px == 0
 
 
