@@ -11,6 +11,7 @@ import click
 from vidx.cli_train_classifiers import movinet, videomae
 from vidx.cli_train_encoders import actionclip, text4vis, xclip
 from vidx.cli_train_options import begin
+from vidx.export import shown
 
 _THREADS = click.option(
     "--threads", type=click.IntRange(1, 512), help="On CPU; with 1 a run gives the same digits again.  [default: all]"
@@ -44,6 +45,7 @@ def shapes(folder: Path, threads: int | None, as_json: bool, **chosen: Any) -> N
 
     train_shapes(folder, Plan(**chosen), tell)
     if not as_json:
+        click.echo(f"report: {shown(str(folder / 'report.md'))}")
         click.echo(f"{folder} is an encoder now: `vidx index VIDEOS --encoder {folder}`")
 
 

@@ -56,7 +56,7 @@ ALLOWED = {
     "cli_search": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_tag": {"cli_options", "schema", "export", "search", *GROUND},
     "cli_teach": {"cli_options", "schema", "export", "learn", *GROUND},
-    "cli_train": {"cli_train_classifiers", "cli_train_encoders", "cli_train_options", "train"},
+    "cli_train": {"cli_train_classifiers", "cli_train_encoders", "cli_train_options", "export", "train"},
     "cli_train_classifiers": {"cli_train_options", "export", "train"},
     "cli_train_encoders": {"cli_train_options", "export", "train"},
     "cli_train_options": {"train"},

@@ -31,6 +31,7 @@ from vidx.train.shapes.pool import make_pool
 from vidx.train.shapes.recipe import ClipRecipe, contrast, new_shapes
 from vidx.train.shapes.report import figures_of
 from vidx.train.shapes.run import Plan, train_shapes
+from vidx.train.shapes.scenes import MOTIONS, PAIRS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -58,12 +59,22 @@ def train_small(folder: Path, **changes: Any) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("vidx.train.shapes.run.SIZE", SMALL)
         patched.setattr("vidx.train.shapes.recipe._TEST_CLIPS", 8)
+        patched.setattr("vidx.train.shapes.run_report.CLIPS", 6)
         train_shapes(folder, Plan(**{**PLAN, **changes}), lambda line: None)
     return folder
 
 
 def encoder_in(folder: Path):
     return encoders.build(encoders.here(str(folder)))
+
+
+def test_a_training_ends_with_a_report_of_which_motions_are_taken_for_which(trained: Path) -> None:
+    report = json.loads((trained / "report.json").read_text())
+    assert np.sum(report["figures"]["confusion"]) == 12
+    assert set(report["figures"]["held out"]) == {"recall_1", "recall_5", "motion"}
+    assert (trained / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    text = (trained / "report.md").read_text()
+    assert all(motion in text for motion in MOTIONS)
 
 
 # The network
@@ -145,7 +156,7 @@ def test_frame_means_are_right_in_exactly_half_of_all_pairs(frame_mean: Path, tr
     figures = figures_of(encoder_in(frame_mean), pool)
     pairs = {name: figure for name, figure in figures.items() if name.startswith("pair/")}
     assert set(pairs.values()) == {0.5}
-    assert len(pairs) == 6
+    assert len(pairs) == len(PAIRS)
     assert figures["cosine_to_reversed"] == pytest.approx(1, abs=1e-5)
     assert figures_of(encoder_in(trained), pool)["cosine_to_reversed"] < 1 - 1e-7
 

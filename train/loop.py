@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,11 @@ class Progress:
     best: float = -math.inf
     stale: int = 0
     seconds: float = 0.0
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of several processes that writes and tells, as torch's and accelerate's launchers say."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def fit(recipe: Recipe, settings: Settings, folder: Path, tell: Callable[[dict[str, Any]], None]) -> Progress:

@@ -44,12 +44,14 @@ def frame_times(random: np.random.Generator | None = None, frames: int = FRAMES)
     return (places / frames).clip(0, 1)
 
 
-def clips(random: np.random.Generator, n: int, *, frames: int = FRAMES, side: int = SIDE_PX) -> Clips:
-    """Scenes that are not held out; with one frame it is one of any time."""
+def clips(
+    random: np.random.Generator, n: int, *, frames: int = FRAMES, side: int = SIDE_PX, held_out: bool = False
+) -> Clips:
+    """Scenes without what is held out of training, or all with it; with one frame it is one of any time."""
     scenes, shown = [], np.empty((n, frames, side, side, 3), np.uint8)
     for at in range(n):
         times = random.uniform(0, 1, 1) if frames == 1 else frame_times(random, frames)
-        scene = draw_scene(random, draw_contents(random, held_out=False), times)
+        scene = draw_scene(random, draw_contents(random, held_out=held_out), times)
         shown[at] = pictures(random, scene, draw_look(random, scene, side))
         scenes.append(scene)
     return Clips(shown, numbers_of([scene.contents for scene in scenes]), tuple(scenes))

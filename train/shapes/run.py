@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from vidx.encoders._trained import TOKENIZER, write_model
 from vidx.schema.files import write_atomically
 from vidx.schema.records import Preprocess
-from vidx.train.loop import WEIGHTS, Progress, Settings, fit
+from vidx.train.loop import WEIGHTS, Progress, Settings, fit, is_first_process
 from vidx.train.shapes.data import FRAMES, SIDE_PX
 from vidx.train.shapes.network import SIZE
 from vidx.train.shapes.recipe import ClipRecipe, FrameRecipe, Shapes, new_shapes
+from vidx.train.shapes.run_report import report_on
 
 CHECK_STEPS = 100  # of clips; frames are quicker
 FRAMES_FOLDER = "frames"  # of the first part, below that of the whole
@@ -37,7 +38,10 @@ class Plan:
 
 
 def train_shapes(folder: Path, plan: Plan, tell: Callable[[dict[str, Any]], None]) -> Progress:
-    """Train, or go on where a run in `folder` was stopped. Raises InputError as `vidx.train.loop.fit`."""
+    """Train, or go on where a run in `folder` was stopped; then write a report into it.
+
+    Raises InputError as `vidx.train.loop.fit`.
+    """
     first, tokenizer = new_shapes(SIZE, plan.seed, frames=1)
     settings = Settings(plan.frame_steps, plan.frame_rate, warmup_steps=60, check_steps=2 * CHECK_STEPS, seed=plan.seed)
     recipe = FrameRecipe(first, SIZE, plan.seed, plan.frames_at_once)
@@ -58,7 +62,10 @@ def train_shapes(folder: Path, plan: Plan, tell: Callable[[dict[str, Any]], None
     )
     settings = Settings(plan.clip_steps, plan.clip_rate, warmup_steps=60, check_steps=CHECK_STEPS, seed=plan.seed)
     clips = ClipRecipe(module, SIZE, tokenizer, plan.seed, plan.clips_at_once)
-    return fit(clips, settings, folder, lambda line: tell({"part": "clips", **line}))
+    progress = fit(clips, settings, folder, lambda line: tell({"part": "clips", **line}))
+    if is_first_process():
+        report_on(folder, plan.seed)
+    return progress
 
 
 def _begin_with(module: Shapes, weights: Path) -> None:
