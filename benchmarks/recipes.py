@@ -37,7 +37,7 @@ class Recipe:
 
 # MoViNet looks at 4.8 s, VideoMAE at 2.1 s, the others at the whole of a clip. A mirror image of left is right.
 RECIPES = {
-    "text4vis": Recipe(3, "--encoder", "--no-mirror --epochs 16 --batch 16 --learning-rate 1e-3"),
+    "text4vis": Recipe(3, "--encoder", "--no-mirror --epochs 32 --batch 16 --learning-rate 1e-3"),
     "actionclip": Recipe(3, "--encoder", "--no-mirror --epochs 32 --batch 16 --learning-rate 5e-4"),
     "xclip": Recipe(3, "--encoder", "--no-mirror --epochs 28 --batch 16 --learning-rate 2e-3"),
     "videomae": Recipe(3, "--weights", "--no-mirror --epochs 16 --batch 16 --learning-rate 2e-3"),

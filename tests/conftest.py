@@ -45,7 +45,11 @@ _OF_NETWORKS = {
         "encoders_open_clip",
         "train_classifiers",
         "train_clip_text",
+        "train_gpu",
         "train_shapes",
+        "shapes",
+        "tags_model",
+        "benchmark_recipes",
     )
 }
 
