@@ -11,7 +11,6 @@ import click
 
 from vidx.cli_train_options import begin, fine_tuning
 from vidx.export import shown
-from vidx.train import check_installed
 
 if TYPE_CHECKING:
     from vidx.train.clip_text_run import Tested
@@ -91,7 +90,6 @@ def xclip(**chosen: Any) -> None:
 
 
 def _train(family: str, *, folder: Path, threads: int | None, as_json: bool, **chosen: Any) -> None:
-    check_installed()
     begin(threads)
     from vidx.train.clip_text_run import TextPlan, train_clip_text
 

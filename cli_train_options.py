@@ -22,7 +22,15 @@ def fine_tuning(epochs: int, rate: float) -> Callable[[Callable[..., Any]], Call
         ),
         click.option("--shots", type=click.IntRange(1), help="Train on so many videos of each class.  [default: all]"),
         click.option("--epochs", type=click.IntRange(1), default=epochs, show_default=True),
-        click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Videos in a step."),
+        click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Videos at once."),
+        click.option(
+            "--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches that make a step."
+        ),
+        click.option(
+            "--patience",
+            type=click.IntRange(1),
+            help="Stop after so many epochs without better validation.  [default: never]",
+        ),
         click.option(
             "--learning-rate", type=click.FloatRange(0, min_open=True), default=rate, show_default=True, metavar="RATE"
         ),

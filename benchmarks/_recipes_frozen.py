@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from vidx import encoders
 from vidx.indexer.frames import Look, looked_at
-from vidx.indexer.sampling import Sampling
 from vidx.schema.records import Preprocess
 from vidx.train import movinet, videomae
 from vidx.train.classifier import Classifier
@@ -67,7 +66,7 @@ def _outputs(
     videos: Sequence[LabelledVideo],
 ) -> np.ndarray:
     """A row for each video, of the clip that tells its class."""
-    look = Look(Sampling(**facts["sampling"]), Preprocess(**facts["preprocess"]))
+    look = Look.of_fields(facts["sampling"], Preprocess(**facts["preprocess"]))
     module = Classifier(network, of_colours, facts["normalise"]).eval()
     with torch.inference_mode():
         rows = [

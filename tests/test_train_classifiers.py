@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from vidx.cli_train import train as cli_train
 from vidx.encoders import videomae as released_videomae
 from vidx.encoders._trained_classifier import TrainedClassifier, load_classifier
 from vidx.errors import InputError, UnknownChoice, WeightsDamaged, WeightsMisfit, WeightsMissing
@@ -365,6 +366,22 @@ def test_the_command_for_movinet(root: Path, movinet_file: Path, tmp_path: Path)
     assert done.exit_code == 0, done.output
     assert [set(json.loads(line)) >= {"test"} for line in done.stdout.splitlines()] == [False, True]
     assert load_classifier(tmp_path / "run").preprocess.crop_px == 224
+
+
+def test_batches_are_joined_and_a_run_that_gets_no_better_ends_early(
+    root: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    options = ["--epochs", "50", "--batch", "2", "--accumulate", "2", "--patience", "1", "--learning-rate", "1e-12"]
+    command = ["videomae", str(root), str(tmp_path / "run"), "--weights", str(pretrained), *options, "--json"]
+    done = CliRunner().invoke(cli_train, command)
+    assert done.exit_code == 0, done.output
+    *checks, _tested = map(json.loads, done.stdout.splitlines())
+    training = json.loads((tmp_path / "run" / "model.json").read_text())["training"]
+    assert (training["accumulate"], training["patience"]) == (2, 1)
+    assert checks[0]["step"] == max(1, round(training["training"] / 4))  # an epoch in steps of 2 x 2 videos
+    assert len(checks) < 50
+    [again] = CliRunner().invoke(cli_train, command).stdout.splitlines()  # no more checks
+    assert "test" in json.loads(again)
 
 
 def test_broken_videos_are_left_out_and_told(plan: Plan, tmp_path: Path) -> None:

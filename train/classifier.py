@@ -39,6 +39,8 @@ class Plan:
     shots: int | None = None  # training videos of a class; None: all
     epochs: int
     batch: int = 8
+    accumulate: int = 1  # batches in a step
+    patience: int | None = None  # epochs without better validation until it stops
     learning_rate: float
     precision: str = "no"  # of training on a GPU: no (single), fp16 or bf16
     seed: int = 0
@@ -49,7 +51,8 @@ class Plan:
 
     def settings(self, n_videos: int, *, warmup_share: float = 0.0) -> Settings:
         """Checked after each epoch of so many videos; without decay of weights AdamW is Adam."""
-        steps = max(1, round(self.epochs * n_videos / self.batch))
+        in_step = self.batch * self.accumulate
+        steps = max(1, round(self.epochs * n_videos / in_step))
         return Settings(
             steps,
             self.learning_rate,
@@ -57,7 +60,9 @@ class Plan:
             weight_decay=0.0,
             precision=self.precision,
             seed=self.seed,
-            check_steps=max(1, round(n_videos / self.batch)),
+            check_steps=max(1, round(n_videos / in_step)),
+            accumulate=self.accumulate,
+            patience=self.patience,
         )
 
 
@@ -204,7 +209,8 @@ def describe(folder: Path, plan: Plan, parts: Parts, view: View, **facts: Any) -
 
     Raises InputError where the folder holds a run of something else.
     """
-    chosen = {name: getattr(plan, name) for name in ("epochs", "batch", "learning_rate", "precision", "shots", "seed")}
+    names = ("epochs", "batch", "accumulate", "patience", "learning_rate", "precision", "shots", "seed")
+    chosen = {name: getattr(plan, name) for name in names}
     counts = {name: len(getattr(parts, name)) for name in ("training", "validation", "test")}
     described = {
         **facts,
