@@ -197,3 +197,10 @@ def test_clips_are_as_far_apart_as_the_view_says() -> None:
     plain = View(8, 15 / 25, 224, filter="bilinear", crops=False, mirrors=False)
     assert 4 / plain.look.sampling.frames_per_s == pytest.approx(0.6)
     assert plain.training_look.preprocess == plain.look.preprocess == Preprocess(224, 224, "bilinear")
+
+
+def test_a_file_in_the_place_of_the_folder_of_classes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "clips").write_text("")
+    with pytest.raises(InputError, match="clips is a file") as caught:
+        read_parts(tmp_path / "clips")
+    assert "for each class" in caught.value.hint

@@ -65,6 +65,8 @@ def read_parts(
     of `split`, and classes without videos are left out; else it is TEST_SHARE of the groups of each class. Validation
     is VALIDATION_SHARE of the groups that are left. Raises InputError, also for a class of too few groups.
     """
+    if root.is_file():
+        raise InputError(f"{root} is a file", hint="name a folder with a folder of videos for each class")
     classes, rest, test = _published(root, lists, split) if _has_lists(lists or root) else _folders(root, seed)
     training, validation = _parted(rest, VALIDATION_SHARE, classes, seed)
     if shots is not None:
